@@ -1,0 +1,1 @@
+"""Orders candidate user turns by groundedness in the answer. Imports nothing of selfplay or filters."""

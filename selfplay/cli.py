@@ -1,0 +1,103 @@
+"""The `selfplay` command: finds a verb's module only when it is called, and turns mistakes into one line."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import tomllib
+from typing import Any
+
+import click
+
+from selfplay import __version__
+from selfplay.errors import SelfplayError
+
+VERBS = {
+    "run": "Sample, filter and rank user turns, and write a dataset.",
+    "sample": "Sample N user turns after each assistant response.",
+    "filter": "Label candidate turns and say which rule fired and why.",
+    "rank": "Order candidate turns by how grounded they are in the answer.",
+    "prompt": "Show the exact prompt at a site, its stops and token count.",
+    "inspect": "Tell what is in a file of conversations.",
+    "models": "List the embedded models and get them.",
+    "train": "Learn rules, calibration and ranking weights from judged turns.",
+}
+
+
+class Verbs(click.Group):
+    """Loads `selfplay.commands.<verb>` on demand, so that `--help` imports nothing heavy."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS:
+            return None
+        module = importlib.import_module(f"selfplay.commands.{cmd_name}")
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Verbs"):
+            formatter.write_dl(list(VERBS.items()))
+
+
+def read_config(ctx: click.Context, _param: click.Parameter, path: str | None) -> None:
+    """Options from a TOML file, one table per verb; flags override them."""
+    if path is None:
+        return
+    try:
+        with open(path, "rb") as file:
+            tables = tomllib.load(file)
+    except OSError as error:
+        raise click.BadParameter(f"{path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise click.BadParameter(f"{path} is not TOML: {error}") from None
+    unknown = sorted(set(tables) - set(VERBS))
+    if unknown:
+        raise click.BadParameter(f"{path}: no verb [{unknown[0]}]; tables are {', '.join(VERBS)}")
+    ctx.default_map = {
+        verb: {key.replace("-", "_"): value for key, value in table.items()} for verb, table in tables.items()
+    }
+
+
+@click.group(
+    cls=Verbs,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog="Example: selfplay run conversations.jsonl -o dataset --n 8",
+)
+@click.version_option(__version__, prog_name="selfplay")
+@click.option(
+    "--config",
+    metavar="FILE",
+    expose_value=False,
+    is_eager=True,
+    callback=read_config,
+    help="TOML, one table per verb.",
+)
+def cli() -> None:
+    """Sample many user turns after each assistant response, throw out the bad, keep the most grounded."""
+
+
+def main() -> None:
+    """Console entry point. Exit codes: 0 done, 1 failed, 2 usage, 3 too many bad rows, 130 interrupted."""
+    try:
+        status: Any = cli.main(standalone_mode=False)
+    except click.exceptions.Abort:
+        click.echo("selfplay: interrupted", err=True)
+        sys.exit(130)
+    except KeyboardInterrupt:
+        click.echo("selfplay: interrupted", err=True)
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except SelfplayError as error:
+        click.echo(f"selfplay: {error}", err=True)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        # The reader of our output left (`selfplay … | head`); keep the interpreter from complaining at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    sys.exit(status if isinstance(status, int) else 0)

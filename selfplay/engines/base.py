@@ -1,0 +1,86 @@
+"""The protocol every engine keeps: two operations, `sample` and `score`.
+
+An engine knows tokens, draws and its own scheduling. It knows nothing of sites, filters or files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from selfplay.core import Candidate, Draw, Message, Prompt, Sampling
+
+
+@dataclass(frozen=True, slots=True)
+class SampleRequest:
+    """All draws of one site; they share the whole prompt. `messages` is for engines that take no raw prompt."""
+
+    key: str
+    prompt: Prompt
+    draws: tuple[Draw, ...]
+    messages: tuple[Message, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SampleResult:
+    """The candidates of one request in the order of its draws, or the reason there are none."""
+
+    key: str
+    candidates: tuple[Candidate, ...] = ()
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreRequest:
+    """Continuations that share one prefix. Both are token ids: text is never re-tokenised across the seam."""
+
+    prefix: tuple[int, ...]
+    continuations: tuple[tuple[int, ...], ...]
+
+
+class Engine(Protocol):
+    """A language model that samples and scores over a prefix cache.
+
+    Attributes:
+        name: `sglang`, `transformers` or `openai`.
+        group: Number of consecutive requests that the engine batches together. Callers that want a repeatable
+            run hand over whole groups, cut at the same places every time.
+        primed: True where the turn is asked for by instruction and not sampled at the user header.
+        seeded: True where `Draw.seed` decides the outcome.
+    """
+
+    name: str
+    group: int
+    primed: bool
+    seeded: bool
+
+    def describe(self) -> dict[str, Any]:
+        """Model, revision, versions, device and settings, for `run.json`; JSON types only."""
+        ...
+
+    def sample(self, requests: Iterable[SampleRequest], sampling: Sampling) -> Iterator[SampleResult]:
+        """Yields one result per request as each is finished, in any order.
+
+        `requests` is pulled lazily and at most a bounded number are in flight; when it ends, what is in flight is
+        finished and yielded. A request that fails for good yields a result with `error`; it never raises for one.
+
+        Raises:
+            EngineError: The engine as a whole cannot go on (never reachable, model refused).
+        """
+        ...
+
+    def score(self, requests: Sequence[ScoreRequest]) -> list[list[list[float]]]:
+        """Logprob (nats, temperature 1) of every continuation token given prefix and the tokens before it.
+
+        Returns:
+            Per request, per continuation, one float per token. An empty continuation gives an empty list.
+
+        Raises:
+            EngineError: The engine cannot score, or failed after its retries.
+        """
+        ...
+
+    def close(self) -> None:
+        """Frees the model or stops the server this engine started. Safe to call twice."""
+        ...
