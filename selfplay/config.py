@@ -1,0 +1,85 @@
+"""What decides the outcome of a run, as plain data: saved in `run.json` and compared on resume."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from selfplay.core import Draw, Sampling
+
+
+@dataclass(frozen=True, slots=True)
+class SampleConfig:
+    """What is sampled, from what, and how. `temperatures` maps each temperature to its number of samples."""
+
+    source: str
+    source_hash: str
+    model: str
+    revision: str | None = None
+    tokenizer: str | None = None
+    template_hash: str = ""
+    engine: str = "transformers"
+    primed: bool = False
+    turns: str = "last"
+    limit: int | None = None
+    system: str = "keep"
+    temperatures: Mapping[float, int] = field(default_factory=lambda: {1.0: 8})
+    sampling: Sampling = field(default_factory=Sampling)
+    seed: int = 0
+
+    @property
+    def n(self) -> int:
+        """Candidates per site over all temperatures."""
+        return sum(self.temperatures.values())
+
+    def as_json(self) -> dict[str, Any]:
+        """JSON types only; temperatures become strings as JSON keys must be."""
+        return asdict(self) | {"temperatures": {f"{t:g}": n for t, n in self.temperatures.items()}}
+
+
+@dataclass(frozen=True, slots=True)
+class SelectConfig:
+    """How candidates are measured, filtered, ranked and chosen."""
+
+    rules: str
+    rules_hash: str
+    weights: str
+    weights_hash: str
+    tiers: tuple[str, ...]
+    scorer: str | None
+    embedder: str | None
+    min_groundedness: float = 0.0
+    allow_truncated: bool = False
+
+    def as_json(self) -> dict[str, Any]:
+        """JSON types only."""
+        return asdict(self) | {"tiers": list(self.tiers)}
+
+
+def draws(config: SampleConfig, site_id: str) -> tuple[Draw, ...]:
+    """The candidates to draw at a site; each seed depends only on the run's seed and the turn's key."""
+    return tuple(
+        Draw(temperature, sample, turn_seed(config.seed, site_id, temperature, sample))
+        for temperature, n in config.temperatures.items()
+        for sample in range(n)
+    )
+
+
+def turn_seed(run_seed: int, site_id: str, temperature: float, sample: int) -> int:
+    """A 63-bit seed from the run's seed and the turn's key."""
+    key = f"{run_seed}\0{site_id}\0{temperature:g}\0{sample}".encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "big") >> 1
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], path: str = "") -> list[str]:
+    """One line per setting whose value differs, nested ones as `a.b`."""
+    lines = []
+    for key in sorted(old.keys() | new.keys()):
+        before, now, name = old.get(key), new.get(key), f"{path}{key}"
+        if isinstance(before, Mapping) and isinstance(now, Mapping):
+            lines += differences(before, now, f"{name}.")
+        elif before != now:
+            lines.append(f"{name}: {before!r} -> {now!r}")
+    return lines

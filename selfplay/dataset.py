@@ -1,0 +1,95 @@
+"""Writes what people take away: chosen conversations, the rejected candidates with reasons.
+
+Reads the finished parts of a run one at a time, so memory does not grow with the run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import polars as pl
+
+from selfplay.runs import Run, sync_folder
+
+FLIPPED = {"user": "assistant", "assistant": "user"}
+REJECTED = (
+    "site_id", "conversation_id", "model", "temperature", "sample", "turn", "rejected_for", "label", "rule",
+    "evidence", "p_genuine", "groundedness", "rank", "finish_reason",
+)  # fmt: skip
+
+
+def flip(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """The dialogue as a user simulator sees it: the user's turns are the assistant's, so trainers learn them.
+
+    System and tool messages and bare tool calls are left out, since a user never sees them.
+    """
+    return [
+        {"role": FLIPPED[message["role"]], "content": message["content"]}
+        for message in messages
+        if message["role"] in FLIPPED and message["content"]
+    ]
+
+
+def chosen_row(site: Mapping[str, Any], turn: Mapping[str, Any]) -> dict[str, Any]:
+    """One line of `chosen.jsonl`. Unknown columns come last; one that has a name of ours becomes `input_<name>`."""
+    messages = json.loads(site["messages"])
+    row = {
+        "id": site["site_id"],
+        "conversation_id": site["conversation_id"],
+        "messages": [*messages, {"role": "user", "content": turn["turn"]}],
+        "prompt": flip(messages),
+        "completion": [{"role": "assistant", "content": turn["turn"]}],
+        **{key: turn[key] for key in ("model", "primed", "temperature", "sample", "seed")},
+        **{key: turn[key] for key in ("label", "p_genuine", "groundedness")},
+        "reference": site["next_user"],
+    }
+    for key, value in json.loads(site["extra"]).items():
+        name = key
+        while name in row:
+            name = f"input_{name}"
+        row[name] = value
+    return row
+
+
+def in_order(run: Run) -> list[int]:
+    """Finished parts by their first site; an engine that answers out of order leaves them otherwise."""
+    first = {n: pl.read_parquet(run.path("turns", n), columns=["ordinal"])["ordinal"].min() for n in run.parts("turns")}
+    return sorted(first, key=lambda n: (first[n] is None, first[n]))
+
+
+def chosen(run: Run) -> Iterator[dict[str, Any]]:
+    """All chosen rows, in reading order within a part."""
+    for number in in_order(run):
+        turns = run.read("turns", number).filter("selected")
+        sites = {row["site_id"]: row for row in run.read("sites", number).iter_rows(named=True)}
+        for turn in turns.iter_rows(named=True):
+            yield chosen_row(sites[turn["site_id"]], turn)
+
+
+def write_dataset(run: Run) -> int:
+    """Writes `chosen.jsonl` and `rejected.parquet`, each atomically.
+
+    Returns:
+        The number of chosen turns.
+    """
+    count = 0
+    path = run.folder / "chosen.jsonl"
+    temporary = path.with_name(".chosen.jsonl.tmp")
+    with open(temporary, "w", encoding="utf-8") as file:
+        for row in chosen(run):
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            count += 1
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    rejected = run.folder / "rejected.parquet"
+    temporary = rejected.with_name(".rejected.parquet.tmp")
+    parts = [run.path("turns", number) for number in in_order(run)]
+    if parts:
+        pl.scan_parquet(parts).filter(~pl.col("selected")).select(REJECTED).sink_parquet(temporary, maintain_order=True)
+        os.replace(temporary, rejected)
+    sync_folder(run.folder)
+    return count

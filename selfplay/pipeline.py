@@ -1,0 +1,150 @@
+"""`selfplay run` as a function: sample what is missing, judge what is sampled, write the dataset.
+
+Knows the order of the stages and when parts are written; how each stage works is the stage's own.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import polars as pl
+
+from selfplay.config import SampleConfig
+from selfplay.core import Candidate, Site
+from selfplay.engines.base import Engine, SampleRequest
+from selfplay.errors import EngineError, TooManyBadRows
+from selfplay.interrupt import Interrupt
+from selfplay.plan import Planned, plan
+from selfplay.quarantine import Quarantine
+from selfplay.runs import Run, write_atomic
+from selfplay.tables import sites_table, turns_table
+from selfplay.templates import ChatTemplate
+
+FLUSH_SITES = 256
+FLUSH_SECONDS = 10.0
+
+Judge = Callable[[pl.DataFrame, pl.DataFrame], pl.DataFrame]
+"""Turns and their sites in, the turns with signals, label, groundedness, rank and `selected` out."""
+
+
+class Progress(Protocol):
+    """Told of every site that is done."""
+
+    def advance(self, sites: int, candidates: int, failed: int) -> None:
+        """`sites` more were sampled with `candidates`, and `failed` more given up on."""
+
+
+@dataclass(slots=True)
+class Session:
+    """What one start of a run did."""
+
+    started: float = field(default_factory=time.time)
+    sampling_seconds: float = 0.0
+    judging_seconds: float = 0.0
+    sites: int = 0
+    candidates: int = 0
+    completion_tokens: int = 0
+    failed: dict[str, str] = field(default_factory=dict)
+    interrupted: bool = False
+    error: EngineError | TooManyBadRows | None = None
+
+
+def sample(
+    run: Run,
+    engine: Engine,
+    config: SampleConfig,
+    template: ChatTemplate | None,
+    context: int | None,
+    sites: Iterable[Site],
+    quarantine: Quarantine,
+    interrupt: Interrupt,
+    progress: Progress,
+    on_part: Callable[[int], None] = lambda number: None,
+) -> Session:
+    """Samples what the run lacks and writes it as parts; `on_part` is called after each.
+
+    A part is written when a group of an engine that batches is complete, or for others every `FLUSH_SITES` sites or
+    `FLUSH_SECONDS`. An engine or reader that ends early leaves its error in the session, after all that was finished
+    has been written.
+    """
+    session = Session()
+    pending: dict[str, tuple[int, Site, SampleRequest]] = {}
+    left: dict[int, int] = {}
+    finished: dict[int, list[tuple[Planned, tuple[Candidate, ...]]]] = {}
+    done = run.sampled()
+
+    def requests() -> Iterator[SampleRequest]:
+        try:
+            groups = plan(sites, config, template, context, quarantine, engine.group, done)
+            for number, group in enumerate(groups):
+                left[number] = len(group)
+                pending.update({site.site_id: (number, site, request) for site, request in group})
+                for _, request in group:
+                    yield request
+                if interrupt.asked:
+                    return
+        except TooManyBadRows as error:  # what was read before is still worth finishing
+            session.error = error
+
+    def flush(complete_only: bool = True) -> None:
+        ready = [n for n in finished if not complete_only or not left[n]]
+        rows = [item for n in ready for item in finished.pop(n)]
+        rows = [(planned, candidates) for planned, candidates in rows if not done(planned[0])]
+        if rows:
+            number = 1 + max(run.parts("sampled"), default=-1)
+            # Contexts first: a part counts as sampled once its candidates are there, and then both must be.
+            run.write("sites", number, sites_table(planned for planned, _ in rows))
+            table = turns_table(((site, candidates) for (site, _), candidates in rows), config.model, config.primed)
+            run.write("sampled", number, table)
+            on_part(number)
+
+    clock, flushed = time.monotonic(), time.monotonic()
+    try:
+        for result in engine.sample(requests(), config.sampling):
+            session.sampling_seconds += time.monotonic() - clock
+            number, site, request = pending.pop(result.key)
+            left[number] -= 1
+            if result.error is not None:
+                session.failed[result.key] = result.error
+            elif not done(site):
+                finished.setdefault(number, []).append(((site, request), result.candidates))
+                session.sites += 1
+                session.candidates += len(result.candidates)
+                session.completion_tokens += sum(c.completion_tokens for c in result.candidates)
+            progress.advance(1, len(result.candidates), int(result.error is not None))
+            waiting = sum(len(rows) for rows in finished.values())
+            full = engine.group > 1 and not left[number]
+            if full or waiting >= FLUSH_SITES or time.monotonic() - flushed >= FLUSH_SECONDS:
+                flush()
+                flushed = time.monotonic()
+            clock = time.monotonic()
+    except EngineError as error:
+        session.error = error
+    except KeyboardInterrupt:
+        interrupt.asked = True
+        # Stop now: but what has been finished is written, unless the user insists once more.
+    session.interrupted = interrupt.asked
+    flush(complete_only=engine.group > 1)
+    return session
+
+
+def judge_parts(run: Run, judge: Judge, numbers: Iterable[int]) -> None:
+    """Filters and ranks sampled parts and writes them as `turns`."""
+    for number in numbers:
+        sites = run.read("sites", number)
+        run.write("turns", number, judge(run.read("sampled", number), sites))
+
+
+def write_failed(folder: Path, failed: dict[str, str]) -> None:
+    """`failed.jsonl`: one line per site given up on in this session; none, no file."""
+    path = folder / "failed.jsonl"
+    if failed:
+        lines = (json.dumps({"site_id": key, "reason": reason}, ensure_ascii=False) for key, reason in failed.items())
+        write_atomic(path, ("\n".join(lines) + "\n").encode())
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,61 @@
+"""From a source of conversations to the requests an engine is given: sites, prompts, draws, in reading order."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+
+from selfplay.config import SampleConfig, draws
+from selfplay.core import Prompt, Site
+from selfplay.engines.base import SampleRequest
+from selfplay.errors import SelfplayError
+from selfplay.quarantine import Quarantine
+from selfplay.templates import ChatTemplate
+
+Planned = tuple[Site, SampleRequest]
+
+
+def render(site: Site, config: SampleConfig, template: ChatTemplate | None, context: int | None) -> SampleRequest:
+    """The request for a site; without a template (a chat-only engine) the prompt is empty.
+
+    Raises:
+        SelfplayError: The template rejects the messages, or prompt and completion exceed the context.
+    """
+    prompt = Prompt("", ())
+    if template is not None:
+        prompt = template.user_prompt(site.messages, config.system)
+        length, room = len(prompt.token_ids), config.sampling.max_tokens
+        if context is not None and length + room > context:
+            raise SelfplayError(f"over the model's context: {length} prompt tokens + {room} to sample > {context}")
+    return SampleRequest(site.site_id, prompt, draws(config, site.site_id), site.messages)
+
+
+def plan(
+    sites: Iterable[Site],
+    config: SampleConfig,
+    template: ChatTemplate | None,
+    context: int | None,
+    quarantine: Quarantine,
+    group: int = 1,
+    done: Callable[[Site], bool] = lambda site: False,
+) -> Iterator[list[Planned]]:
+    """Groups of requests still to be sampled, cut by ordinal, whatever is already done.
+
+    A group with anything missing is given whole: an engine that batches a group must see the same batch again to
+    repeat the same draws. Sites that cannot be rendered go to quarantine and count as done.
+    """
+    for _, members in itertools.groupby(sites, key=lambda site: site.ordinal // group):
+        whole = list(members)
+        rendered: dict[str, SampleRequest] = {}
+        for site in whole:
+            if not done(site):
+                try:
+                    rendered[site.site_id] = render(site, config, template, context)
+                except SelfplayError as error:
+                    quarantine.add(site.conversation.origin, str(error), None, site_id=site.site_id)
+        if not rendered:
+            continue
+        for site in whole:
+            if done(site):
+                rendered[site.site_id] = render(site, config, template, context)
+        yield [(site, rendered[site.site_id]) for site in whole if site.site_id in rendered]

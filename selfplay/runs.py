@@ -1,0 +1,176 @@
+"""The folder of a run: `run.json`, and Parquet parts that are there whole or not at all.
+
+    run.json            configuration, versions, counts, timings
+    sites/part-*.parquet    the contexts, once each
+    sampled/part-*.parquet  the candidates as sampled
+    turns/part-*.parquet    the same candidates with signals, label, groundedness, rank, selected
+    failed.jsonl        sites that an engine gave up on; the next start tries them again
+
+Parts of the three kinds have equal numbers and hold the same sites, each site whole. Knows nothing of engines.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from selfplay.config import differences
+from selfplay.core import Site
+from selfplay.errors import SelfplayError, UsageError
+
+if TYPE_CHECKING:
+    import polars as pl
+
+KINDS = ("sites", "sampled", "turns")
+FORMAT = 1
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Writes next to `path`, flushes to disk, renames: a reader or a crash sees the old file or the new one."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with open(temporary, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes a rename in `folder` survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+class Run:
+    """An open run folder, locked against a second process.
+
+    Args:
+        folder: Created if missing.
+        sample: Settings that decide what is sampled.
+        select: Settings that decide what is kept, or None for a run that only samples.
+        fresh: Start over: an earlier run's files in the folder are removed first.
+
+    Raises:
+        UsageError: The folder holds something else, another process works in it, or its run was made with other
+            settings (the difference is in the message).
+    """
+
+    def __init__(
+        self, folder: Path, sample: Mapping[str, Any], select: Mapping[str, Any] | None, fresh: bool = False
+    ) -> None:
+        self.folder = folder
+        existed = folder.exists()
+        if existed and not folder.is_dir():
+            raise UsageError(f"{folder} is a file; -o names a folder")
+        # A clash with the files of something else must leave no trace there, so the check comes before the lock.
+        if existed and not (folder / "run.json").exists() and any(p.name != ".lock" for p in folder.iterdir()):
+            raise UsageError(f"{folder} is not empty and holds no run; name another folder with -o")
+        folder.mkdir(parents=True, exist_ok=True)
+        self._lock = self._take_lock()
+        try:
+            if fresh:
+                self._clear()
+            self.record = self._open(json.loads(json.dumps(sample)), json.loads(json.dumps(select)))
+        except BaseException:
+            self.close()
+            raise
+        for kind in KINDS:
+            (folder / kind).mkdir(exist_ok=True)
+        for leftover in folder.rglob(".*.tmp"):
+            leftover.unlink()
+
+    def _take_lock(self) -> IO[str]:
+        lock = open(self.folder / ".lock", "w")  # noqa: SIM115 - held as long as the run is open
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.close()
+            raise UsageError(f"another process is working in {self.folder}; wait for it or name another folder") from None
+        return lock
+
+    def _clear(self) -> None:
+        for kind in (*KINDS, "data"):
+            shutil.rmtree(self.folder / kind, ignore_errors=True)
+        for path in self.folder.iterdir():
+            if path.is_file() and path.name != ".lock":
+                path.unlink()
+
+    def _open(self, sample: dict[str, Any], select: dict[str, Any] | None) -> dict[str, Any]:
+        path = self.folder / "run.json"
+        if not path.exists():
+            return {"format": FORMAT, "sample": sample, "select": select, "status": "new", "sessions": []}
+        try:
+            record = json.loads(path.read_bytes())
+            changed = differences(record["sample"], sample)
+            if record["select"] is not None and select is not None:
+                changed += differences(record["select"], select)
+        except (ValueError, KeyError, TypeError):
+            raise UsageError(f"{path} cannot be read; mend it, or start over with --fresh") from None
+        if changed:
+            raise UsageError(
+                f"{self.folder} holds a run with other settings ({'; '.join(changed)}); "
+                "give the same, name another folder, or start over with --fresh"
+            )
+        record["select"] = select if select is not None else record["select"]
+        return dict(record)
+
+    def save(self, **values: Any) -> None:
+        """Updates `run.json`."""
+        self.record |= values
+        write_atomic(self.folder / "run.json", json.dumps(self.record, indent=2, ensure_ascii=False).encode())
+
+    def path(self, kind: str, number: int) -> Path:
+        """Where a part lies, whether it is there or not."""
+        return self.folder / kind / f"part-{number:06d}.parquet"
+
+    def parts(self, kind: str) -> list[int]:
+        """Numbers of the parts there are, in order."""
+        return sorted(int(path.stem[5:]) for path in (self.folder / kind).glob("part-*.parquet"))
+
+    def write(self, kind: str, number: int, table: pl.DataFrame) -> None:
+        """Writes a part atomically."""
+        path = self.path(kind, number)
+        temporary = path.with_name(f".{path.name}.tmp")
+        table.write_parquet(temporary, compression="zstd")
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        sync_folder(path.parent)
+
+    def read(self, kind: str, number: int) -> pl.DataFrame:
+        """One part."""
+        import polars as pl
+
+        path = self.path(kind, number)
+        try:
+            return pl.read_parquet(path)
+        except (pl.exceptions.PolarsError, OSError) as error:
+            raise SelfplayError(f"{path} is damaged ({error}); delete it and run again to sample it anew") from None
+
+    def sampled(self) -> Callable[[Site], bool]:
+        """Tells of a site whether it has been sampled. One byte a site, so that a million cost a megabyte."""
+        import polars as pl
+
+        ordinals = [pl.read_parquet(self.path("sampled", n), columns=["ordinal"])["ordinal"] for n in self.parts("sampled")]
+        done = bytearray(1 + max((int(part.max()) for part in ordinals if len(part)), default=-1))  # type: ignore[arg-type]
+        for part in ordinals:
+            for ordinal in part.unique():
+                done[ordinal] = 1
+        return lambda site: site.ordinal < len(done) and done[site.ordinal] == 1
+
+    def unfinished(self) -> Iterator[int]:
+        """Numbers of parts that were sampled and not yet filtered and ranked."""
+        yield from sorted(set(self.parts("sampled")) - set(self.parts("turns")))
+
+    def close(self) -> None:
+        """Lets go of the lock."""
+        self._lock.close()
