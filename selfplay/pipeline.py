@@ -92,7 +92,7 @@ def sample(
             session.error = error
 
     def flush(complete_only: bool = True) -> None:
-        ready = [n for n in finished if not complete_only or not left[n]]
+        ready = [n for n in finished if not complete_only or n not in left]
         rows = [item for n in ready for item in finished.pop(n)]
         rows = [(planned, candidates) for planned, candidates in rows if not done(planned[0])]
         if rows:
@@ -109,6 +109,8 @@ def sample(
             session.sampling_seconds += time.monotonic() - clock
             number, site, request = pending.pop(result.key)
             left[number] -= 1
+            if not left[number]:
+                del left[number]
             if result.error is not None:
                 session.failed[result.key] = result.error
             elif not done(site):
@@ -118,7 +120,7 @@ def sample(
                 session.completion_tokens += sum(c.completion_tokens for c in result.candidates)
             progress.advance(1, len(result.candidates), int(result.error is not None))
             waiting = sum(len(rows) for rows in finished.values())
-            full = engine.group > 1 and not left[number]
+            full = engine.group > 1 and number not in left
             if full or waiting >= FLUSH_SITES or time.monotonic() - flushed >= FLUSH_SECONDS:
                 flush()
                 flushed = time.monotonic()

@@ -1,0 +1,98 @@
+"""Options that several verbs share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+Command = Callable[..., Any]
+
+
+def stack(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Several options as one decorator, in the order written."""
+
+    def decorate(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+class Temperatures(click.ParamType):
+    """`0.7` or `0.7:4`, the second with its own number of samples."""
+
+    name = "T[:N]"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, int | None]:
+        if isinstance(value, tuple):
+            return value
+        temperature, _, count = str(value).partition(":")
+        try:
+            found = float(temperature), int(count) if count else None
+        except ValueError:
+            self.fail(f"{value!r} is not a temperature such as 0.7 or 0.7:4", param, ctx)
+        if not 0 <= found[0] <= 10 or (found[1] is not None and found[1] < 1):
+            self.fail(f"{value!r}: temperatures lie in 0..10 and counts are at least 1", param, ctx)
+        return found
+
+
+reading = stack(
+    click.argument("conversations", metavar="CONVERSATIONS"),
+    click.option("--turns", type=click.Choice(["last", "all"]), default="last", show_default=True,
+                 help="Sites: after the last assistant message of each conversation, or after each."),
+    click.option("--limit", type=click.IntRange(min=1), help="At most so many sites."),
+    click.option("--max-bad", metavar="COUNT|SHARE", help="End with exit code 3 when more rows than this are bad, e.g. 1%."),
+)  # fmt: skip
+
+prompting = stack(
+    click.option("--model", help="Embedded name, local folder or Hugging Face id. [default: smollm2-135m]"),
+    click.option("--revision", help="Revision of a Hugging Face model."),
+    click.option("--tokenizer", help="Where tokenizer and chat template come from, if not from the model."),
+    click.option("--system", default="keep", show_default=True, metavar="keep|drop|TEXT",
+                 help="System message: as in the data, none, or this text (primes the user turn)."),
+)  # fmt: skip
+
+engines = stack(
+    click.option("--engine", type=click.Choice(["transformers", "sglang", "openai"]), default="transformers",
+                 show_default=True, help="What samples."),
+    click.option("--base-url", "base_urls", multiple=True, metavar="URL",
+                 help="Server of sglang or openai; several for sglang. [env: OPENAI_BASE_URL for openai]"),
+    click.option("--launch", is_flag=True, help="Start an SGLang server for this run and stop it afterwards."),
+    click.option("--in-process", is_flag=True, help="Use sglang.Engine in this process."),
+    click.option("--sglang-python", "python", envvar="SELFPLAY_SGLANG_PYTHON", metavar="PYTHON",
+                 help="Python of the environment that has SGLang, for --launch."),
+    click.option("--server-arg", "server_args", multiple=True, metavar="ARG",
+                 help="Passed on to the launched server or engine, e.g. --server-arg=--tp-size=2."),
+    click.option("--chat", is_flag=True, help="openai: ask for the user's turn by instruction (primed, marked so)."),
+    click.option("--device", help="transformers: cpu, cuda, cuda:1 …  [default: cuda if there]"),
+    click.option("--dtype", default="auto", show_default=True, help="transformers: auto, float32, bfloat16, float16."),
+    click.option("--max-in-flight", type=click.IntRange(min=1), help="Servers: requests under way at once."),
+    click.option("--timeout", type=click.FloatRange(min=0, min_open=True), help="Servers: seconds for one request."),
+)  # fmt: skip
+
+sampling = stack(
+    click.option("--n", type=click.IntRange(1, 1024), default=8, show_default=True, help="Samples per site and temperature."),
+    click.option("--temperature", "temperatures", type=Temperatures(), multiple=True, metavar="T[:N]",
+                 help="Repeat for several; T:N sets its own number of samples. [default: 1.0]"),
+    click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), default=1.0, show_default=True),
+    click.option("--top-k", type=click.IntRange(min=0), default=0, show_default=True, help="0 is no limit."),
+    click.option("--min-p", type=click.FloatRange(0, 1), default=0.0, show_default=True),
+    click.option("--max-tokens", type=click.IntRange(min=1), default=128, show_default=True, help="Length limit of a turn."),
+    click.option("--seed", type=int, default=0, show_default=True),
+)  # fmt: skip
+
+judging = stack(
+    click.option("--rules", metavar="FILE", help="Rule set. [default: the shipped one]"),
+    click.option("--weights", metavar="FILE", help="Ranking weights. [default: the shipped ones]"),
+    click.option("--tiers", type=click.Choice(["auto", "text", "text+embedding", "all"]), default="auto", show_default=True,
+                 help="Signals to measure: auto takes what this installation can."),
+)  # fmt: skip
+
+choosing = stack(
+    click.option("--min-groundedness", type=click.FloatRange(0, 1), default=0.0, show_default=True,
+                 help="Choose no turn below this."),
+    click.option("--allow-truncated", is_flag=True, help="A turn cut at the token limit may be chosen."),
+)  # fmt: skip

@@ -1,0 +1,64 @@
+"""Opens the engine that the options name; each engine's module is imported only then."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from selfplay.engines.base import Engine
+from selfplay.errors import UsageError
+
+ENGINES = ("transformers", "sglang", "openai")
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """How to reach or start an engine. None of it decides what is sampled; `SampleConfig` does."""
+
+    engine: str = "transformers"
+    model: str | None = None
+    revision: str | None = None
+    base_urls: tuple[str, ...] = ()
+    launch: bool = False
+    in_process: bool = False
+    chat: bool = False
+    python: str | None = None
+    server_args: tuple[str, ...] = ()
+    device: str | None = None
+    dtype: str = "auto"
+    max_in_flight: int | None = None
+    timeout: float | None = None
+
+
+def check(options: EngineOptions) -> None:
+    """Refuses combinations that mean nothing.
+
+    Raises:
+        UsageError: Naming the option that does not fit.
+    """
+    if options.engine not in ENGINES:
+        raise UsageError(f"no engine {options.engine!r}; engines are {', '.join(ENGINES)}")
+    ways = [bool(options.base_urls), options.launch, options.in_process]
+    if options.engine == "sglang" and sum(ways) != 1:
+        raise UsageError("--engine sglang needs one of --base-url URL, --launch or --in-process")
+    if options.engine == "openai" and len(options.base_urls) > 1:
+        raise UsageError("--engine openai takes one --base-url; put a router in front of several servers")
+    if options.engine != "sglang" and (options.launch or options.in_process):
+        raise UsageError(f"--launch and --in-process go with --engine sglang, not {options.engine}")
+    if options.engine == "transformers" and options.base_urls:
+        raise UsageError("--base-url goes with --engine sglang or openai; transformers runs in this process")
+    if options.chat and options.engine != "openai":
+        raise UsageError("--chat goes with --engine openai")
+
+
+def open_engine(options: EngineOptions, log: Path) -> Engine:
+    """The engine, ready to sample.
+
+    Args:
+        log: Where a server that we launch writes its log.
+
+    Raises:
+        UsageError: Options that do not fit together.
+        EngineError: The engine cannot be reached or started.
+    """
+    raise NotImplementedError

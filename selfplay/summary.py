@@ -1,0 +1,85 @@
+"""The closing table: what went in, what came out, and how good it is estimated to be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import polars as pl
+
+from selfplay.runs import Run
+
+NEEDED = (
+    "site_id", "conversation_id", "model", "primed", "label", "genuine", "p_genuine", "selected", "finish_reason",
+    "completion_tokens", "cached_tokens",
+)  # fmt: skip
+
+
+def summarize(run: Run, sampling_seconds: float, judging_seconds: float) -> dict[str, Any]:
+    """Counts and shares over all finished parts; JSON types only.
+
+    Rates are per second of the sessions' own time. `estimated_genuine` holds for all candidates and for the selected
+    ones the mean calibrated `p_genuine` with its interval; it is an estimate, and not what the filter passed.
+    """
+    from filters import estimate_genuine
+
+    parts = [run.path("turns", number) for number in run.parts("turns")]
+    if not parts:
+        return {"sites": 0, "candidates": 0}
+    turns = pl.scan_parquet(parts).select(NEEDED).collect()
+    sites = pl.scan_parquet([run.path("sites", n) for n in run.parts("turns")]).select("site_id", "prompt_tokens")
+    prompt_tokens = turns.join(sites.collect(), on="site_id")["prompt_tokens"]
+    labels = turns["label"].value_counts(sort=True)
+    selected = turns.filter("selected")
+    survivors = int(turns["genuine"].sum())
+    tokens = int(turns["completion_tokens"].sum())
+    n_sites = turns["site_id"].n_unique()
+    seconds = sampling_seconds + judging_seconds
+    return {
+        "sites": n_sites,
+        "candidates": len(turns),
+        "passed_rules": survivors,
+        "passed_rules_share": survivors / len(turns),
+        "selected": len(selected),
+        "sites_without_survivor": n_sites - turns.filter("genuine")["site_id"].n_unique(),
+        "estimated_genuine": {"before": estimate_genuine(turns), "after": estimate_genuine(selected)},
+        "labels": dict(labels.iter_rows()),
+        "completion_tokens": tokens,
+        "truncated": int((turns["finish_reason"] == "length").sum()),
+        "cached_share": float(turns["cached_tokens"].sum() / max(1, prompt_tokens.sum())),
+        "tokens_per_second": tokens / sampling_seconds if sampling_seconds else None,
+        "surviving_turns_per_second": survivors / seconds if seconds else None,
+    }
+
+
+def lines(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The closing table as pairs of name and value."""
+    if not summary.get("candidates"):
+        return [("sites", "0")]
+    shares = {name: estimate_line(value) for name, value in summary["estimated_genuine"].items()}
+    n = summary["candidates"]
+    rows = [
+        ("sites", f"{summary['sites']}"),
+        ("candidates", f"{n}"),
+        ("passed the rules", f"{summary['passed_rules']} ({summary['passed_rules_share']:.1%})"),
+        ("selected", f"{summary['selected']}"),
+        ("sites with no survivor", f"{summary['sites_without_survivor']}"),
+        ("estimated genuine, all candidates", shares["before"]),
+        ("estimated genuine, selected", shares["after"]),
+        *((f"  {label}", f"{count} ({count / n:.1%})") for label, count in summary["labels"].items()),
+        ("cut at the token limit", f"{summary['truncated']} ({summary['truncated'] / n:.1%})"),
+        ("cached share of prompt tokens", f"{summary['cached_share']:.1%}"),
+    ]
+    if summary["tokens_per_second"] is not None:
+        rows.append(("tokens/s while sampling", f"{summary['tokens_per_second']:.0f}"))
+    if summary["surviving_turns_per_second"] is not None:
+        rows.append(("surviving turns/s, all stages", f"{summary['surviving_turns_per_second']:.2f}"))
+    return rows
+
+
+def estimate_line(estimate: Mapping[str, Any]) -> str:
+    """An estimated share with its interval, and a mark where it extrapolates."""
+    if estimate.get("mean") is None:
+        return "no turns"
+    text = f"{estimate['mean']:.1%} [{estimate['low']:.1%}, {estimate['high']:.1%}]"
+    return f"{text} extrapolated: {estimate['why']}" if estimate["extrapolated"] else text
