@@ -81,6 +81,10 @@ async def persist(
     jitter = tenacity.wait_random_exponential(multiplier=0.25, max=policy.longest_wait)
     counted = 0
 
+    async def once() -> Result:
+        # tenacity awaits only what it recognises as a coroutine function; a lambda that returns one is not.
+        return await attempt()
+
     def stop(state: tenacity.RetryCallState) -> bool:
         failure = _failure(state)
         nonlocal counted
@@ -99,7 +103,7 @@ async def persist(
         wait=wait,
         reraise=True,
     )
-    return await retrying(attempt)
+    return await retrying(once)
 
 
 def _failure(state: Any) -> Failure:

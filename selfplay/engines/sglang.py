@@ -26,30 +26,12 @@ CIRCUIT = 20
 """Sites that may fail one after another, none succeeding in between, before the engine is taken for broken."""
 
 DESCRIBED = frozenset(
-    [
-        "url",
-        "model_path",
-        "revision",
-        "version",
-        "dtype",
-        "kv_cache_dtype",
-        "quantization",
-        "attention_backend",
-        "sampling_backend",
-        "device",
-        "tp_size",
-        "dp_size",
-        "context_length",
-        "max_total_tokens",
-        "max_running_requests",
-        "max_req_input_len",
-        "page_size",
-        "schedule_policy",
-        "chunked_prefill_size",
-        "disable_radix_cache",
-        "enable_deterministic_inference",
-        "random_seed",
-    ]
+    {
+        *("url", "version", "model_path", "revision", "dtype", "kv_cache_dtype", "quantization", "random_seed"),
+        *("attention_backend", "sampling_backend", "enable_deterministic_inference", "device", "tp_size", "dp_size"),
+        *("context_length", "max_total_tokens", "max_running_requests", "max_req_input_len", "chunked_prefill_size"),
+        *("page_size", "schedule_policy", "disable_radix_cache"),
+    }
 )
 """What `describe` keeps of the several hundred settings a server tells."""
 
