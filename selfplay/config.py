@@ -20,6 +20,7 @@ class SampleConfig:
     revision: str | None = None
     tokenizer: str | None = None
     template_hash: str = ""
+    template_date: str | None = None
     engine: str = "transformers"
     primed: bool = False
     turns: str = "last"
@@ -48,8 +49,6 @@ class SelectConfig:
     weights: str
     weights_hash: str
     tiers: tuple[str, ...]
-    scorer: str | None
-    embedder: str | None
     min_groundedness: float = 0.0
     allow_truncated: bool = False
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -69,22 +70,42 @@ def chosen(run: Run) -> Iterator[dict[str, Any]]:
             yield chosen_row(sites[turn["site_id"]], turn)
 
 
+def turn_rows(run: Run) -> Iterator[dict[str, Any]]:
+    """Rows `{"id", "messages", "turn", …}` of all sampled candidates, for `filter` and `rank`."""
+    for number in run.parts("sampled"):
+        sites = {row["site_id"]: row for row in run.read("sites", number).iter_rows(named=True)}
+        for turn in run.read("sampled", number).drop("token_ids", "token_logprobs", "ordinal").iter_rows(named=True):
+            site = sites[turn["site_id"]]
+            key = f"{turn['site_id']}/{turn['temperature']:g}/{turn['sample']}"
+            yield {"id": key, "messages": json.loads(site["messages"])} | turn
+
+
+def write_turns(run: Run) -> int:
+    """Writes `turns.jsonl`; returns the number of rows."""
+    return write_lines(run.folder / "turns.jsonl", turn_rows(run))
+
+
+def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
+    """Writes JSONL atomically; returns the number of rows."""
+    count = 0
+    temporary = path.with_name(f".{path.name}.tmp")
+    with open(temporary, "w", encoding="utf-8") as file:
+        for row in rows:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            count += 1
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    return count
+
+
 def write_dataset(run: Run) -> int:
     """Writes `chosen.jsonl` and `rejected.parquet`, each atomically.
 
     Returns:
         The number of chosen turns.
     """
-    count = 0
-    path = run.folder / "chosen.jsonl"
-    temporary = path.with_name(".chosen.jsonl.tmp")
-    with open(temporary, "w", encoding="utf-8") as file:
-        for row in chosen(run):
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
-            count += 1
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    count = write_lines(run.folder / "chosen.jsonl", chosen(run))
     rejected = run.folder / "rejected.parquet"
     temporary = rejected.with_name(".rejected.parquet.tmp")
     parts = [run.path("turns", number) for number in in_order(run)]

@@ -1,36 +1,27 @@
-"""From the options of `run` and `sample` to a finished folder: opens what is needed, runs the stages, sums up."""
+"""What the options of `run` and `sample` describe: a job, and the configuration that decides its outcome."""
 
 from __future__ import annotations
 
 import itertools
-import platform
-import time
+import json
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields
-from importlib.metadata import PackageNotFoundError, version
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import click
-import polars as pl
-
-from selfplay import dataset, judging, pipeline, progress, summary
+from selfplay import judging
 from selfplay.config import SampleConfig
 from selfplay.conversations import read_conversations, sites
 from selfplay.core import Sampling, Site
-from selfplay.engines.base import Engine
-from selfplay.engines.opening import EngineOptions, open_engine
-from selfplay.errors import SelfplayError, UsageError
-from selfplay.interrupt import Interrupt
+from selfplay.engines.opening import EngineOptions, served_model
+from selfplay.errors import UsageError
 from selfplay.quarantine import Quarantine
-from selfplay.runs import Run
-from selfplay.source import content_hash, readable
+from selfplay.source import content_hash
 from selfplay.templates import ChatTemplate
 from selfplay.tokenizer import load_tokenizer
 
 DEFAULT_MODEL = "smollm2-135m"
-PACKAGES = ("selfplay-turns", "polars", "rapidfuzz", "tokenizers", "torch", "transformers", "sentence-transformers")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +48,7 @@ def from_options(values: Mapping[str, Any]) -> Job:
         UsageError: Options that do not fit together.
     """
     given = dict(values)
-    engine = EngineOptions(**{f.name: given[f.name] for f in fields(EngineOptions)})
-    if engine.model is None and not engine.base_urls:
+    if given["model"] is None and not given["base_urls"]:
         given["model"] = DEFAULT_MODEL
     temperatures: dict[float, int] = {}
     for temperature, count in given["temperatures"] or [(1.0, None)]:
@@ -70,13 +60,64 @@ def from_options(values: Mapping[str, Any]) -> Job:
         engine=EngineOptions(**{f.name: given[f.name] for f in fields(EngineOptions)}),
         temperatures=temperatures,
         sampling=Sampling(**{f.name: given[f.name] for f in fields(Sampling)}),
-        judging=judging.Options(**{f.name: given[f.name] for f in fields(judging.Options)}) if "rules" in given else None,
+        judging=judging.Options(**{f.name: given[f.name] for f in fields(judging.Options)})
+        if "rules" in given
+        else None,
         **{name: given[name] for name in ("conversations", "turns", "limit", "max_bad", "system", "tokenizer", "seed")},
     )
 
 
-@contextmanager
-def opened(job: Job, log: Path) -> Iterator[tuple[Engine, ChatTemplate | None, SampleConfig, str]]:
-    """Engine, template and configuration of a job, and the path its conversations can be read from."""
-    raise NotImplementedError
-    yield
+def load_template(job: Job, model: str, now: str | None = None) -> ChatTemplate:
+    """The chat template that makes the prompts.
+
+    Args:
+        now: The date that an earlier start of the same run showed to the template.
+    """
+    date = datetime.fromisoformat(now) if now else None
+    return ChatTemplate(load_tokenizer(job.tokenizer or model, job.engine.revision, now=date))
+
+
+def configure(job: Job, path: str, folder: Path | None = None) -> tuple[SampleConfig, ChatTemplate | None]:
+    """What decides the samples, to be saved and compared on resume.
+
+    Args:
+        path: Where the conversations can be read.
+        folder: The run's, where an earlier start may have fixed the date that templates see.
+    """
+    model = job.engine.model or served_model(job.engine)
+    template = None
+    if not job.engine.chat:
+        template = load_template(job, model, earlier_date(folder) if folder else None)
+    date = template.tokenizer.date if template else None
+    config = SampleConfig(
+        source=job.conversations,
+        source_hash=content_hash(path),
+        model=model,
+        revision=job.engine.revision,
+        tokenizer=job.tokenizer,
+        template_hash=template.tokenizer.template_hash if template else "",
+        template_date=date.isoformat() if date else None,
+        engine=job.engine.engine,
+        primed=job.engine.chat or job.system not in ("keep", "drop"),
+        turns=job.turns,
+        limit=job.limit,
+        system=job.system,
+        temperatures=job.temperatures,
+        sampling=job.sampling,
+        seed=job.seed,
+    )
+    return config, template
+
+
+def earlier_date(folder: Path) -> str | None:
+    """The date an earlier start of the run in `folder` showed to the template."""
+    try:
+        date = json.loads((folder / "run.json").read_bytes())["sample"]["template_date"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return date if isinstance(date, str) else None
+
+
+def read_sites(job: Job, path: str, quarantine: Quarantine) -> Iterator[Site]:
+    """The sites of the job, as a stream."""
+    return itertools.islice(sites(read_conversations(path, quarantine), job.turns), job.limit)

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import polars as pl
 
@@ -52,6 +52,11 @@ class Session:
     failed: dict[str, str] = field(default_factory=dict)
     interrupted: bool = False
     error: EngineError | TooManyBadRows | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """For `run.json`."""
+        names = ("started", "sampling_seconds", "judging_seconds", "sites", "candidates", "completion_tokens")
+        return {name: getattr(self, name) for name in names} | {"failed": len(self.failed), "ended": time.time()}
 
 
 def sample(
@@ -101,7 +106,9 @@ def sample(
             run.write("sites", number, sites_table(planned for planned, _ in rows))
             table = turns_table(((site, candidates) for (site, _), candidates in rows), config.model, config.primed)
             run.write("sampled", number, table)
+            began = time.monotonic()
             on_part(number)
+            session.judging_seconds += time.monotonic() - began
 
     clock, flushed = time.monotonic(), time.monotonic()
     try:

@@ -94,7 +94,9 @@ class Run:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             lock.close()
-            raise UsageError(f"another process is working in {self.folder}; wait for it or name another folder") from None
+            raise UsageError(
+                f"another process is working in {self.folder}; wait for it or name another folder"
+            ) from None
         return lock
 
     def _clear(self) -> None:
@@ -160,7 +162,9 @@ class Run:
         """Tells of a site whether it has been sampled. One byte a site, so that a million cost a megabyte."""
         import polars as pl
 
-        ordinals = [pl.read_parquet(self.path("sampled", n), columns=["ordinal"])["ordinal"] for n in self.parts("sampled")]
+        ordinals = [
+            pl.read_parquet(self.path("sampled", n), columns=["ordinal"])["ordinal"] for n in self.parts("sampled")
+        ]
         done = bytearray(1 + max((int(part.max()) for part in ordinals if len(part)), default=-1))  # type: ignore[arg-type]
         for part in ordinals:
             for ordinal in part.unique():

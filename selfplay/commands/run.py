@@ -23,17 +23,21 @@ from selfplay.commands import options
 @options.choosing
 @click.option("--fresh", is_flag=True, help="Start over: forget what the folder's earlier run did.")
 @click.option("--preview", type=click.IntRange(min=1), metavar="K", help="Show K sites with candidates; write nothing.")
+@click.option("--show", type=click.IntRange(min=0), default=0, metavar="K", help="End with K before/after examples.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress and no closing table.")
-def command(out: Path | None, fresh: bool, preview: int | None, quiet: bool, **values: Any) -> int:
+def command(out: Path | None, fresh: bool, preview: int | None, show: int, quiet: bool, **values: Any) -> int:
     """Sample N user turns after each assistant response, filter them, rank the survivors, write a dataset.
 
     CONVERSATIONS is JSONL (also .gz, .zst), Parquet, a Hugging Face dataset folder, or - for stdin. Started again, an
     interrupted run goes on where it stopped.
     """
-    from selfplay import job
-
-    if preview is not None:
-        return job.preview(job.from_options(values), preview)
-    if out is None:
+    if out is None and preview is None:
         raise click.UsageError("where to? Give -o DATASET, or --preview 3 to only look")
-    return job.execute(job.from_options(values), out, fresh=fresh, quiet=quiet)
+    from selfplay import execution
+    from selfplay.job import from_options
+
+    job = from_options(values)
+    if preview is not None:
+        return execution.preview(job, preview)
+    assert out is not None
+    return execution.execute(job, out, fresh=fresh, quiet=quiet, examples=show)

@@ -12,7 +12,9 @@ from selfplay.commands import options
 
 @click.command("sample", epilog="Example: selfplay sample conversations.jsonl -o sampled --n 4 --temperature 1.0")
 @options.reading
-@click.option("-o", "--out", type=click.Path(path_type=Path), required=True, metavar="FOLDER", help="Folder of the run.")
+@click.option(
+    "-o", "--out", type=click.Path(path_type=Path), required=True, metavar="FOLDER", help="Folder of the run."
+)
 @options.prompting
 @options.sampling
 @options.engines
@@ -24,6 +26,7 @@ def command(out: Path, fresh: bool, quiet: bool, **values: Any) -> int:
     The rows {"id", "messages", "turn", …} are what `selfplay filter` and `selfplay rank` read. `selfplay run` with
     the same options and folder goes on from there without sampling again.
     """
-    from selfplay import job
+    from selfplay import execution
+    from selfplay.job import from_options
 
-    return job.execute(job.from_options(values), out, fresh=fresh, quiet=quiet, judged=False)
+    return execution.execute(from_options(values), out, fresh=fresh, quiet=quiet)

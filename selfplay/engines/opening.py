@@ -51,14 +51,33 @@ def check(options: EngineOptions) -> None:
         raise UsageError("--chat goes with --engine openai")
 
 
-def open_engine(options: EngineOptions, log: Path) -> Engine:
+def open_engine(options: EngineOptions, model: str, log: Path) -> Engine:
     """The engine, ready to sample.
 
     Args:
+        model: Embedded name, folder or Hugging Face id.
         log: Where a server that we launch writes its log.
 
     Raises:
-        UsageError: Options that do not fit together.
         EngineError: The engine cannot be reached or started.
     """
-    raise NotImplementedError
+    limits = {name: value for name in ("max_in_flight", "timeout") if (value := getattr(options, name)) is not None}
+    if options.engine == "transformers":
+        from selfplay.engines.transformers import TransformersEngine
+
+        return TransformersEngine(model, revision=options.revision, device=options.device, dtype=options.dtype)
+    if options.engine == "openai":
+        from selfplay.engines.openai import OpenAIEngine
+
+        url = options.base_urls[0] if options.base_urls else None
+        return OpenAIEngine(url, model, mode="chat" if options.chat else "completions", **limits)
+    from selfplay.engines.sglang import SglangEngine
+    from selfplay.models import resolve
+
+    if options.launch:
+        return SglangEngine.launch(
+            resolve(model), python=options.python, log_path=log, extra_args=options.server_args, **limits
+        )
+    if options.in_process:
+        return SglangEngine.in_process(resolve(model), **limits)
+    return SglangEngine(list(options.base_urls), **limits)

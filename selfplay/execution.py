@@ -1,0 +1,156 @@
+"""Does a job: opens what it needs, runs the stages into a folder or onto the screen, says how it went."""
+
+from __future__ import annotations
+
+import itertools
+import platform
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import click
+
+from selfplay import dataset, judging, pipeline, progress, show, summary
+from selfplay.config import SampleConfig
+from selfplay.engines.base import Engine
+from selfplay.engines.opening import check, open_engine
+from selfplay.errors import EngineError
+from selfplay.interrupt import Interrupt
+from selfplay.job import Job, configure, read_sites
+from selfplay.likelihood import DEFAULT_SCORER
+from selfplay.pipeline import Judge
+from selfplay.plan import plan
+from selfplay.quarantine import Quarantine
+from selfplay.runs import Run
+from selfplay.source import readable
+from selfplay.tables import sites_table, turns_table
+from selfplay.templates import ChatTemplate
+
+PACKAGES = ("selfplay-turns", "polars", "rapidfuzz", "tokenizers", "torch", "transformers", "sentence-transformers")
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that matter, those that are installed."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def context_length(engine: Engine, template: ChatTemplate | None) -> int | None:
+    """Tokens that prompt and turn together may have; None where nothing tells."""
+    known = [engine.context_length, template.tokenizer.context_length if template else None]
+    return min((length for length in known if length is not None), default=None)
+
+
+@contextmanager
+def stages(
+    job: Job, config: SampleConfig, template: ChatTemplate | None, log: Path
+) -> Iterator[tuple[Engine, Judge | None]]:
+    """The engine, and the judge of a job that has one; both closed at the end."""
+    with ExitStack() as stack:
+        engine = open_engine(job.engine, config.model, log)
+        stack.callback(engine.close)
+        if job.judging is None:
+            yield engine, None
+            return
+        shared = None
+        if job.engine.engine == "transformers" and config.model == DEFAULT_SCORER and template is not None:
+            shared = judging.Scorer(engine, template, own_tokens=True)
+        yield engine, stack.enter_context(judging.opened(judging.configure(job.judging), job.judging, shared))
+
+
+def execute(job: Job, out: Path, *, fresh: bool, quiet: bool, examples: int = 0) -> int:
+    """Does the job into a folder and says how it went.
+
+    Returns:
+        The exit code: 0 done, 1 some sites failed, 130 interrupted.
+
+    Raises:
+        SelfplayError: A mistake in the options, an engine that cannot go on, too many bad rows.
+    """
+    check(job.engine)
+    with ExitStack() as stack:
+        path = stack.enter_context(readable(job.conversations))
+        config, template = configure(job, path, None if fresh else out)
+        select = judging.configure(job.judging).as_json() if job.judging else None
+        run = Run(out, config.as_json(), select, fresh)
+        stack.callback(run.close)
+        quarantine = stack.enter_context(Quarantine(out / "quarantine.jsonl", job.max_bad))
+        engine, judge = stack.enter_context(stages(job, config, template, out / "engine.log"))
+        run.save(status="running", versions=versions(), engine=engine.describe())
+        with Interrupt() as interrupt, progress.shown(quiet) as shown:
+            if judge is not None:
+                pipeline.judge_parts(run, judge, run.unfinished())
+
+            def on_part(number: int) -> None:
+                if judge is not None:
+                    pipeline.judge_parts(run, judge, [number])
+
+            session = pipeline.sample(
+                run, engine, config, template, context_length(engine, template), read_sites(job, path, quarantine),
+                quarantine, interrupt, shown, on_part,
+            )  # fmt: skip
+        code = finish(run, job, session, quarantine)
+        if not quiet and code != 130:
+            show.closing(run, run.record["summary"], examples)
+        quarantine.check()
+        return code
+
+
+def finish(run: Run, job: Job, session: pipeline.Session, quarantine: Quarantine) -> int:
+    """Writes the dataset and the record of this session; returns the exit code."""
+    pipeline.write_failed(run.folder, session.failed)
+    sessions = [*run.record["sessions"], session.as_json()]
+    status = "interrupted" if session.interrupted else "failed" if session.error else "done"
+    counts = {"rows": quarantine.rows, "bad_rows": quarantine.bad, "bad_by_reason": quarantine.summary()}
+    if status != "done":
+        run.save(status=status, sessions=sessions, input=counts)
+        if session.error:
+            raise session.error
+        click.echo(f"interrupted; the same command goes on from here: {run.folder}", err=True)
+        return 130
+    summed: dict[str, Any] = {}
+    if job.judging is None:
+        dataset.write_turns(run)
+    else:
+        dataset.write_dataset(run)
+        times = [sum(s[key] for s in sessions) for key in ("sampling_seconds", "judging_seconds")]
+        summed = summary.summarize(run, *times)
+    run.save(status="done", sessions=sessions, input=counts, failed=len(session.failed), summary=summed)
+    if session.failed:
+        click.echo(
+            f"{len(session.failed)} sites failed, see {run.folder / 'failed.jsonl'}; the same command tries them again",
+            err=True,
+        )
+        return 1
+    return 0
+
+
+def preview(job: Job, count: int) -> int:
+    """Shows the first `count` sites with their candidates, and writes nothing."""
+    check(job.engine)
+    with ExitStack() as stack:
+        path = stack.enter_context(readable(job.conversations))
+        config, template = configure(job, path)
+        quarantine = stack.enter_context(Quarantine(None))
+        log = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="selfplay-"))) / "engine.log"
+        engine, judge = stack.enter_context(stages(job, config, template, log))
+        sites = itertools.islice(read_sites(job, path, quarantine), count)
+        groups = plan(sites, config, template, context_length(engine, template), quarantine)
+        planned = {site.site_id: (site, request) for group in groups for site, request in group}
+        sampled = []
+        for result in engine.sample((request for _, request in planned.values()), config.sampling):
+            if result.error is not None:
+                raise EngineError(f"{result.key}: {result.error}")
+            sampled.append((planned[result.key][0], result.candidates))
+        contexts = sites_table(planned.values())
+        turns = turns_table(sampled, config.model, config.primed)
+        show.candidates(judge(turns, contexts) if judge else turns, contexts)
+    return 0
