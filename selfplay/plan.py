@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterable, Iterator
 
 from selfplay.config import SampleConfig, draws
 from selfplay.core import Prompt, Site
 from selfplay.engines.base import SampleRequest
-from selfplay.errors import SelfplayError
+from selfplay.errors import SelfplayError, TooManyBadRows
 from selfplay.quarantine import Quarantine
 from selfplay.templates import ChatTemplate
 
@@ -30,6 +29,26 @@ def render(site: Site, config: SampleConfig, template: ChatTemplate | None, cont
     return SampleRequest(site.site_id, prompt, draws(config, site.site_id), site.messages)
 
 
+def grouped(sites: Iterable[Site], size: int) -> Iterator[list[Site]]:
+    """Sites whose ordinals have the same quotient by `size`. Each group is given as soon as it is complete."""
+    group: list[Site] = []
+    try:
+        for site in sites:
+            if group and site.ordinal // size != group[0].ordinal // size:
+                yield group
+                group = []
+            group.append(site)
+            if (site.ordinal + 1) % size == 0:
+                yield group
+                group = []
+    except TooManyBadRows:
+        if group:
+            yield group  # what was read is worth finishing
+        raise
+    if group:
+        yield group
+
+
 def plan(
     sites: Iterable[Site],
     config: SampleConfig,
@@ -44,8 +63,7 @@ def plan(
     A group with anything missing is given whole: an engine that batches a group must see the same batch again to
     repeat the same draws. Sites that cannot be rendered go to quarantine and count as done.
     """
-    for _, members in itertools.groupby(sites, key=lambda site: site.ordinal // group):
-        whole = list(members)
+    for whole in grouped(sites, group):
         rendered: dict[str, SampleRequest] = {}
         for site in whole:
             if not done(site):

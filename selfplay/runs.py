@@ -71,7 +71,7 @@ class Run:
         existed = folder.exists()
         if existed and not folder.is_dir():
             raise UsageError(f"{folder} is a file; -o names a folder")
-        # A clash with the files of something else must leave no trace there, so the check comes before the lock.
+        # Nothing of somebody else's may be touched, so this comes before the lock and before --fresh.
         if existed and not (folder / "run.json").exists() and any(p.name != ".lock" for p in folder.iterdir()):
             raise UsageError(f"{folder} is not empty and holds no run; name another folder with -o")
         folder.mkdir(parents=True, exist_ok=True)
@@ -80,6 +80,7 @@ class Run:
             if fresh:
                 self._clear()
             self.record = self._open(json.loads(json.dumps(sample)), json.loads(json.dumps(select)))
+            self.save()
         except BaseException:
             self.close()
             raise

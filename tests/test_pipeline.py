@@ -1,0 +1,198 @@
+"""A run folder: nothing lost, nothing twice, the same after any interruption."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from selfplay.config import SampleConfig, draws
+from selfplay.core import Conversation, Origin, Site
+from selfplay.errors import EngineError, TooManyBadRows, UsageError
+from selfplay.interrupt import Interrupt
+from selfplay.pipeline import Session, judge_parts, sample
+from selfplay.progress import Silent
+from selfplay.quarantine import Quarantine
+from selfplay.runs import Run
+from tests.scripted import ScriptedEngine
+
+CONFIG = SampleConfig(source="s", source_hash="h", model="m", temperatures={0.7: 2, 1.0: 2}, seed=3)
+
+
+def site(number: int) -> Site:
+    messages = ({"role": "user", "content": f"q{number}"}, {"role": "assistant", "content": f"a{number}"})
+    return Site(number, Conversation(f"c{number}", messages, Origin("f", number + 1), {"kept": number}), 2)
+
+
+SITES = [site(number) for number in range(10)]
+
+
+def start(folder: Path, engine: ScriptedEngine, config: SampleConfig = CONFIG, sites: list[Site] = SITES) -> Session:
+    run = Run(folder, config.as_json(), None)
+    try:
+        with Quarantine(folder / "quarantine.jsonl") as quarantine, Interrupt() as interrupt:
+            run.save(status="running")
+            return sample(run, engine, config, None, None, iter(sites), quarantine, interrupt, Silent())
+    finally:
+        run.close()
+
+
+def sampled(folder: Path) -> pl.DataFrame:
+    parts = sorted((folder / "sampled").glob("part-*.parquet"))
+    return pl.concat([pl.read_parquet(part) for part in parts]).sort("ordinal", "temperature", "sample")
+
+
+def test_every_site_gets_its_draws_once(tmp_path: Path) -> None:
+    start(tmp_path, ScriptedEngine())
+    table = sampled(tmp_path)
+    assert table.select("site_id", "temperature", "sample").rows() == [
+        (f"c{i}#1", t, s) for i in range(10) for t in (0.7, 1.0) for s in range(2)
+    ]
+    expected = [draw.seed for i in range(10) for draw in draws(CONFIG, f"c{i}#1")]
+    assert table["seed"].to_list() == expected
+    assert len(set(expected)) == 40
+
+
+@pytest.mark.parametrize("group", [1, 3, 4])
+@pytest.mark.parametrize("dies_at", ["c0#1", "c4#1", "c9#1"])
+def test_resume_equals_an_undisturbed_run(tmp_path: Path, group: int, dies_at: str) -> None:
+    whole = tmp_path / "whole"
+    start(whole, ScriptedEngine(group))
+
+    def die(key: str) -> None:
+        if key == dies_at:
+            raise MemoryError
+
+    broken = tmp_path / "broken"
+    with pytest.raises(MemoryError):
+        start(broken, ScriptedEngine(group, die))
+    start(broken, ScriptedEngine(group))
+    assert sampled(broken).equals(sampled(whole))
+
+
+def test_resume_asks_only_for_what_is_missing(tmp_path: Path) -> None:
+    def leave(key: str) -> None:
+        if key == "c6#1":
+            raise EngineError("gone")
+
+    session = start(tmp_path, ScriptedEngine(script=leave))
+    assert isinstance(session.error, EngineError)
+    assert sampled(tmp_path)["site_id"].n_unique() == 6
+    engine = ScriptedEngine()
+    start(tmp_path, engine)
+    assert engine.asked == [f"c{i}#1" for i in range(6, 10)]
+
+
+@pytest.mark.parametrize("group", [1, 4])
+def test_failed_sites_are_tried_again_and_the_rest_kept(tmp_path: Path, group: int) -> None:
+    def fail(key: str) -> str | None:
+        return "no luck" if key in ("c2#1", "c8#1") else None
+
+    session = start(tmp_path, ScriptedEngine(group, fail))
+    assert session.failed == {"c2#1": "no luck", "c8#1": "no luck"}
+    before = sampled(tmp_path)
+    assert before["site_id"].n_unique() == 8
+    engine = ScriptedEngine(group)
+    assert start(tmp_path, engine).sites == 2
+    whole = tmp_path / "whole"
+    start(whole, ScriptedEngine(group))
+    assert sampled(tmp_path).equals(sampled(whole))
+
+
+def test_one_signal_finishes_what_is_in_flight(tmp_path: Path) -> None:
+    def interrupt(key: str) -> None:
+        if key == "c4#1":
+            os.kill(os.getpid(), signal.SIGINT)
+
+    session = start(tmp_path, ScriptedEngine(4, interrupt))
+    assert session.interrupted
+    assert sampled(tmp_path)["site_id"].n_unique() == 8, "the group in flight (4 to 7) is finished, the next not begun"
+
+
+def test_two_signals_stop_now_and_keep_whole_groups(tmp_path: Path) -> None:
+    def interrupt(key: str) -> None:
+        if key in ("c4#1", "c5#1"):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    assert start(tmp_path, ScriptedEngine(4, interrupt)).interrupted
+    assert sampled(tmp_path)["site_id"].n_unique() == 4
+    start(tmp_path, ScriptedEngine(4))
+    whole = tmp_path / "whole"
+    start(whole, ScriptedEngine(4))
+    assert sampled(tmp_path).equals(sampled(whole))
+
+
+def test_another_configuration_is_refused_with_the_difference(tmp_path: Path) -> None:
+    start(tmp_path, ScriptedEngine())
+    other = SampleConfig(source="s", source_hash="h", model="m", temperatures={0.7: 2, 1.0: 3}, seed=4)
+    with pytest.raises(UsageError, match=r"seed: 3 -> 4; temperatures.1: 2 -> 3"):
+        start(tmp_path, ScriptedEngine(), other)
+
+
+def test_a_folder_with_other_things_is_not_touched(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("precious")
+    with pytest.raises(UsageError, match="holds no run"):
+        Run(tmp_path, {}, None, fresh=True)
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_fresh_removes_the_earlier_run_and_nothing_else(tmp_path: Path) -> None:
+    start(tmp_path, ScriptedEngine())
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "mine.txt").write_text("keep")
+    Run(tmp_path, {"other": 1}, None, fresh=True).close()
+    assert not list((tmp_path / "sampled").iterdir())
+    assert (tmp_path / "notes" / "mine.txt").read_text() == "keep"
+
+
+def test_two_processes_do_not_work_in_one_folder(tmp_path: Path) -> None:
+    first = Run(tmp_path, {}, None)
+    with pytest.raises(UsageError, match="another process"):
+        Run(tmp_path, {}, None)
+    first.close()
+    Run(tmp_path, {}, None).close()
+
+
+def test_a_part_whose_sites_were_written_alone_is_done_again(tmp_path: Path) -> None:
+    start(tmp_path, ScriptedEngine(4))
+    last = max((tmp_path / "sampled").iterdir())
+    lost = set(pl.read_parquet(last)["site_id"])
+    last.unlink()
+    engine = ScriptedEngine(4)
+    start(tmp_path, engine)
+    assert set(engine.asked) == lost
+    assert sampled(tmp_path)["site_id"].n_unique() == 10
+
+
+def test_parts_sampled_but_not_judged_are_judged_on_resume(tmp_path: Path) -> None:
+    start(tmp_path, ScriptedEngine(4))
+    run = Run(tmp_path, CONFIG.as_json(), None)
+    assert list(run.unfinished()) == [0, 1, 2]
+    judge_parts(run, lambda turns, sites: turns.with_columns(label=pl.lit("x")), [1])
+    assert list(run.unfinished()) == [0, 2]
+    run.close()
+
+
+def test_too_many_bad_rows_end_the_run_after_what_was_read_is_written(tmp_path: Path) -> None:
+    def sites() -> object:
+        yield from SITES[:5]
+        raise TooManyBadRows("3 of 8 rows are bad")
+
+    session = start(tmp_path, ScriptedEngine(), sites=sites())  # type: ignore[arg-type]
+    assert isinstance(session.error, TooManyBadRows)
+    assert sampled(tmp_path)["site_id"].n_unique() == 5
+
+
+def test_run_json_is_never_half_written(tmp_path: Path) -> None:
+    run = Run(tmp_path, {"a": 1}, None)
+    run.save(status="running")
+    before = (tmp_path / "run.json").read_bytes()
+    with pytest.raises(TypeError):
+        run.save(bad=object())
+    assert (tmp_path / "run.json").read_bytes() == before
+    assert json.loads(before)["status"] == "running"
+    run.close()
