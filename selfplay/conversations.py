@@ -121,14 +121,14 @@ class UniqueIds:
 
     def claim(self, name: str) -> str:
         """`name` the first time, then `name~2`, `name~3` …, passing over those that were themselves given."""
-        key = _hash(name)
+        key = hash64(name)
         if self._seen.add(key):
             return name
         ordinal = self._ordinals.get(key, 1)
         while True:
             ordinal += 1
             candidate = f"{name}~{ordinal}"
-            if self._seen.add(_hash(candidate)):
+            if self._seen.add(hash64(candidate)):
                 self._ordinals[key] = ordinal
                 return candidate
 
@@ -160,5 +160,5 @@ class HashSet:
         return True
 
 
-def _hash(name: str) -> int:
+def hash64(name: str) -> int:
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big")

@@ -70,13 +70,9 @@ def find_sources(path: str) -> list[Source]:
             return [Source(path, where)]
     except (OSError, ValueError) as error:
         raise UsageError(f"{path}: {error}") from None
-    hub = (
-        ""
-        if path.count("/") != 1 or path.startswith(("/", "."))
-        else (
-            f"; a dataset on the Hugging Face Hub is fetched with: hf download {path} --repo-type dataset --local-dir DIR"
-        )
-    )
+    hub = ""
+    if path.count("/") == 1 and not path.startswith(("/", ".")) and not where.parent.exists():
+        hub = f"; from the Hugging Face Hub: hf download {path} --repo-type dataset --local-dir DIR"
     raise UsageError(f"{path}: no such file or folder{hub}")
 
 
