@@ -1,12 +1,11 @@
 """What a person sees on the terminal: candidates of a site, the closing table, before and after.
 
-All text from models and data goes through `visible`, since a terminal obeys what it prints.
+All text from models and data goes through `printable`, since a terminal obeys what it prints.
 """
 
 from __future__ import annotations
 
 import json
-import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,18 +17,7 @@ from rich.text import Text
 from selfplay import summary
 from selfplay.runs import Run
 from selfplay.tables import context_columns
-
-HIDDEN = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}
-
-
-def visible(text: str, limit: int | None = None) -> str:
-    """`text` on one line with control, format and bidi characters as escapes, cut at `limit` characters."""
-    if limit is not None and len(text) > limit:
-        text = text[: limit - 1] + "…"
-    return "".join(
-        f"\\u{ord(c):04x}" if unicodedata.category(c) in HIDDEN and c not in "\n\t" else c for c in text
-    ).replace("\n", "⏎").replace("\t", " ")  # fmt: skip
-
+from selfplay.terminal import printable
 
 def closing(run: Run, summed: Mapping[str, Any], examples: int = 0, console: Console | None = None) -> None:
     """The closing table, where to look, and before/after examples."""
@@ -42,7 +30,7 @@ def closing(run: Run, summed: Mapping[str, Any], examples: int = 0, console: Con
         console.print()
         console.print(Text(f"{number}. {example['site_id']}", style="bold"))
         for name in ("user", "answer", "before", "after"):
-            console.print(Text.assemble((f"   {name:7}", "dim"), visible(example[name], 400)))
+            console.print(Text.assemble((f"   {name:7}", "dim"), printable(example[name], 400)))
     console.print()
     for name, what in (
         ("chosen.jsonl", "conversations with the chosen user turn, and prompt + completion for a user simulator"),
@@ -95,14 +83,14 @@ def candidates(turns: pl.DataFrame, sites: pl.DataFrame, console: Console | None
     ranked = "rank" in turns.columns
     for site in sites.iter_rows(named=True):
         context = context_columns(json.loads(site["messages"]))
-        console.print(Text(visible(site["site_id"]), style="bold"))
-        console.print(Text.assemble(("user    ", "dim"), visible(context["query"] or "", 600)))
-        console.print(Text.assemble(("answer  ", "dim"), visible(context["answer"], 600)))
+        console.print(Text(printable(site["site_id"]), style="bold"))
+        console.print(Text.assemble(("user    ", "dim"), printable(context["query"] or "", 600)))
+        console.print(Text.assemble(("answer  ", "dim"), printable(context["answer"], 600)))
         rows = turns.filter(pl.col("site_id") == site["site_id"])
         for row in (rows.sort("rank") if ranked else rows).iter_rows(named=True):
             mark = ("* " if row["selected"] else "  ") if ranked else "  "
             told = f"T={row['temperature']:g} "
             if ranked:
                 told += f"{row['label']}, p_genuine {row['p_genuine']:.2f}, groundedness {row['groundedness']:.2f} "
-            console.print(Text.assemble(mark, (told, "cyan"), visible(row["turn"], 400)))
+            console.print(Text.assemble(mark, (told, "cyan"), printable(row["turn"], 400)))
         console.print()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Sequence
 from datetime import datetime
 from functools import cached_property
@@ -101,14 +102,19 @@ class Tokenizer:
         """The id of an added (control) token by its exact text; None if there is no such token."""
         return self._added_tokens.get(text)
 
-    def leading_token(self, text: str) -> str | None:
-        """The longest added (control) token that `text` starts with."""
-        return max((token for token in self._added_tokens if text.startswith(token)), key=len, default=None)
+    def pieces(self, text: str) -> list[str]:
+        """`text` cut at control tokens: the tokens, and what stands between them, in order; nothing is lost."""
+        return [piece for piece in self._control.split(text) if piece]
 
     @cached_property
     def _added_tokens(self) -> dict[str, int]:
         added = self._fast.get_added_tokens_decoder()
         return {token.content: index for index, token in added.items() if token.content.strip()}
+
+    @cached_property
+    def _control(self) -> re.Pattern[str]:
+        longest_first = sorted(self._added_tokens, key=len, reverse=True)
+        return re.compile(f"({'|'.join(map(re.escape, longest_first))})" if longest_first else "(?!)")
 
     @cached_property
     def _plain(self) -> FastTokenizer:

@@ -44,7 +44,7 @@ reading = stack(
     click.option("--turns", type=click.Choice(["last", "all"]), default="last", show_default=True,
                  help="Sites: after the last assistant message of each conversation, or after each."),
     click.option("--limit", type=click.IntRange(min=1), help="At most so many sites."),
-    click.option("--max-bad", metavar="COUNT|SHARE", help="End with exit code 3 when more rows than this are bad, e.g. 1%."),
+    click.option("--max-bad", metavar="COUNT|SHARE", help="End with exit code 3 when more rows are bad, e.g. 1%."),
 )  # fmt: skip
 
 prompting = stack(
@@ -74,21 +74,21 @@ engines = stack(
 )  # fmt: skip
 
 sampling = stack(
-    click.option("--n", type=click.IntRange(1, 1024), default=8, show_default=True, help="Samples per site and temperature."),
+    click.option("--n", type=click.IntRange(1, 1024), default=8, show_default=True, help="Samples a site and temperature."),
     click.option("--temperature", "temperatures", type=Temperatures(), multiple=True, metavar="T[:N]",
                  help="Repeat for several; T:N sets its own number of samples. [default: 1.0]"),
     click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), default=1.0, show_default=True),
     click.option("--top-k", type=click.IntRange(min=0), default=0, show_default=True, help="0 is no limit."),
     click.option("--min-p", type=click.FloatRange(0, 1), default=0.0, show_default=True),
-    click.option("--max-tokens", type=click.IntRange(min=1), default=128, show_default=True, help="Length limit of a turn."),
+    click.option("--max-tokens", type=click.IntRange(min=1), default=128, show_default=True, help="Limit of a turn."),
     click.option("--seed", type=int, default=0, show_default=True),
 )  # fmt: skip
 
 judging = stack(
     click.option("--rules", metavar="FILE", help="Rule set. [default: the shipped one]"),
     click.option("--weights", metavar="FILE", help="Ranking weights. [default: the shipped ones]"),
-    click.option("--tiers", type=click.Choice(["auto", "text", "text+embedding", "all"]), default="auto", show_default=True,
-                 help="Signals to measure: auto takes what this installation can."),
+    click.option("--tiers", type=click.Choice(["auto", "text", "text+embedding", "all"]), default="auto",
+                 show_default=True, help="Signals to measure: auto takes what this installation can."),
 )  # fmt: skip
 
 choosing = stack(

@@ -31,13 +31,12 @@ def command(out: Path | None, fresh: bool, preview: int | None, show: int, quiet
     CONVERSATIONS is JSONL (also .gz, .zst), Parquet, a Hugging Face dataset folder, or - for stdin. Started again, an
     interrupted run goes on where it stopped.
     """
-    if out is None and preview is None:
-        raise click.UsageError("where to? Give -o DATASET, or --preview 3 to only look")
     from selfplay import execution
     from selfplay.job import from_options
 
     job = from_options(values)
     if preview is not None:
         return execution.preview(job, preview)
-    assert out is not None
+    if out is None:
+        raise click.UsageError("where to? Give -o DATASET, or --preview 3 to only look")
     return execution.execute(job, out, fresh=fresh, quiet=quiet, examples=show)
