@@ -21,7 +21,7 @@ from selfplay.engines import retry
 from selfplay.engines.background import BackgroundLoop, Release, drive
 from selfplay.engines.base import SampleRequest, SampleResult, ScoreRequest
 from selfplay.engines.circuit import Circuit
-from selfplay.engines.endpoints import LOOPBACK
+from selfplay.engines.endpoints import LOOPBACK, without_secrets
 from selfplay.engines.retry import OWN_FAULT, Failure, Policy
 from selfplay.errors import EngineError, UsageError
 
@@ -127,7 +127,7 @@ class OpenAIEngine:
         """Model, address, mode and what the server was found to take."""
         dialect = dataclasses.asdict(self._dialect) if self._dialect else None
         mode = "chat" if self.primed else "completions"
-        described = {"engine": self.name, "model": self.model, "base_url": _without_secrets(self._url), "mode": mode}
+        described = {"engine": self.name, "model": self.model, "base_url": without_secrets(self._url), "mode": mode}
         if self.primed:
             described["instruction"] = INSTRUCTION
         return {**described, "seeded": False, "max_in_flight": self._max_in_flight, "dialect": dialect}
@@ -148,21 +148,16 @@ class OpenAIEngine:
             raise ValueError("score: a prefix needs at least one token")
 
         async def all_of_them() -> list[list[list[float]]]:
-            tasks = [
-                [
-                    asyncio.ensure_future(self._score(request.prefix, continuation))
-                    for continuation in request.continuations
-                ]
-                for request in requests
-            ]
+            pairs = [(request.prefix, one) for request in requests for one in request.continuations]
+            tasks = [asyncio.ensure_future(self._score(prefix, one)) for prefix, one in pairs]
             try:
-                return [list(await asyncio.gather(*row)) for row in tasks]
+                found = iter(await asyncio.gather(*tasks))
             except Failure as failure:
                 raise EngineError(f"{self._url} could not score: {failure}") from None
             finally:
-                for row in tasks:
-                    for task in row:
-                        task.cancel()
+                for task in tasks:
+                    task.cancel()
+            return [[next(found) for _ in request.continuations] for request in requests]
 
         return self._background.run(all_of_them())
 
@@ -280,7 +275,7 @@ class OpenAIEngine:
                 source = chat_messages(request.messages) if self.primed else _prompt(request.prompt, dialect)
                 body = self._body(source, request.prompt, Draw(1.0, 0, 0), one, dialect)
                 try:
-                    first = await self._post(body)
+                    await self._post(body)
                 except Failure as failure:
                     if failure.status not in OWN_FAULT:
                         raise _hopeless(failure, self._url) from None
@@ -290,7 +285,6 @@ class OpenAIEngine:
                     raise EngineError(f"{self._url} takes neither top_k nor min_p; leave them at their defaults")
                 if not self.primed:
                     self._unscaled = await self._logprobs_unscaled(request.prompt, dialect)
-                    del first
                 self._dialect = dialect
                 return dialect
             raise refusal or Failure("no dialect", retry=False)
@@ -341,9 +335,3 @@ def _hopeless(failure: Failure, url: str) -> Exception:
     if failure.status in (401, 403):
         return EngineError(f"{url} refuses the API key: {failure}")
     return failure
-
-
-def _without_secrets(url: str) -> str:
-    """The URL without a user and password it may hold."""
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
