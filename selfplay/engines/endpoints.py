@@ -138,10 +138,10 @@ class HttpTransport:
         found, failures = [], []
         for endpoint in self.endpoints:
             try:
-                found.append({"url": endpoint.url, **await self._describe(endpoint)})
+                found.append({"url": without_secrets(endpoint.url), **await self._describe(endpoint)})
             except Failure as failure:
                 endpoint.down_until = time.monotonic() + DOWN_FOR
-                failures.append(f"{endpoint.url}: {failure}")
+                failures.append(f"{without_secrets(endpoint.url)}: {failure}")
         if not found:
             raise EngineError(
                 f"no SGLang server answers ({'; '.join(failures)}); check the URL, or start one with "
@@ -171,6 +171,12 @@ class HttpTransport:
     async def aclose(self) -> None:
         for endpoint in self.endpoints:
             await endpoint.client.aclose()
+
+
+def without_secrets(url: str) -> str:
+    """The URL without a user and password it may hold."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 def _refuse_aborted(answer: Any) -> None:

@@ -120,15 +120,13 @@ def from_status(status: int, body: bytes, retry_after: str | None) -> Failure:
     return Failure(message, retry=status >= 500, status=status)
 
 
-def from_transport(error: Exception) -> Failure:
-    """The failure behind an httpx exception."""
-    import httpx
-
+def from_transport(error: BaseException) -> Failure:
+    """The failure behind an exception of httpx, or of the httpx2 that newer openai packages bring along."""
+    kinds = {kind.__name__ for kind in type(error).__mro__}
     message = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     # A refused connection says nothing about the request; a server that drops it half-way may have died of it.
-    away = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
-    retry = isinstance(error, httpx.TransportError | httpx.DecodingError)
-    retry = retry and not isinstance(error, httpx.UnsupportedProtocol)
+    away = bool(kinds & {"ConnectError", "ConnectTimeout", "PoolTimeout"})
+    retry = bool(kinds & {"TransportError", "DecodingError"}) and "UnsupportedProtocol" not in kinds
     return Failure(message, retry=retry, counted=not away)
 
 

@@ -17,13 +17,11 @@ from selfplay.core import Candidate, Draw, Prompt, Sampling
 from selfplay.engines import sglang_answers as answers
 from selfplay.engines.background import BackgroundLoop, Release, drive
 from selfplay.engines.base import SampleRequest, SampleResult, ScoreRequest
+from selfplay.engines.circuit import Circuit
 from selfplay.engines.endpoints import HttpTransport, Transport
-from selfplay.engines.retry import OWN_FAULT, Failure, Policy
+from selfplay.engines.retry import Failure, Policy
 from selfplay.engines.sglang_server import Server
 from selfplay.errors import EngineError
-
-CIRCUIT = 20
-"""Sites that may fail one after another, none succeeding in between, before the engine is taken for broken."""
 
 DESCRIBED = frozenset(
     {
@@ -91,8 +89,7 @@ class SglangEngine:
         self._unscaled: bool | None = None
         self._probing = asyncio.Lock()
         self._primers: dict[str, asyncio.Task[int]] = {}
-        self._strikes = 0
-        self._successes = 0
+        self._circuit = Circuit("SGLang")
 
     @classmethod
     def launch(cls, model: str, *, max_in_flight: int = 256, timeout: float = 600.0, **server: Any) -> SglangEngine:
@@ -173,16 +170,9 @@ class SglangEngine:
                 self._server.close()
 
     async def _generate(self, payload: dict[str, Any], affinity: str) -> Any:
-        assert self._transport is not None  # noqa: S101
-        before = self._successes
-        try:
-            answer = await self._transport.generate(payload, affinity)
-        except Failure as failure:
-            if failure.away and self._successes == before:
-                raise EngineError(f"SGLang did not answer in time: {failure}; start it and run again") from None
-            raise
-        self._successes += 1
-        return answer
+        transport = self._transport
+        assert transport is not None  # noqa: S101
+        return await self._circuit.request(lambda: transport.generate(payload, affinity))
 
     async def _site(self, request: SampleRequest, sampling: Sampling, release: Release) -> SampleResult:
         """All draws of one site, the primer first."""
@@ -204,12 +194,9 @@ class SglangEngine:
                 for task in tasks:
                     task.cancel()
         except Failure as failure:
-            if failure.status not in OWN_FAULT:
-                self._strikes += 1
-            if self._strikes >= CIRCUIT:
-                raise EngineError(f"{CIRCUIT} sites in a row failed, the last with: {failure}") from None
+            self._circuit.site_failed(failure)
             return SampleResult(request.key, error=str(failure))
-        self._strikes = 0
+        self._circuit.site_done()
         if cached is not None:
             # The primer did the prefill that the first draw would have done; it is counted there, not hidden.
             candidates[0] = answers.with_cached(candidates[0], cached)

@@ -1,0 +1,62 @@
+"""Tells one request that failed from an engine that is broken, so that a dead server costs minutes and not the night.
+
+Knows counts of successes and failures; knows nothing of what was asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from selfplay.engines.retry import OWN_FAULT, Failure
+from selfplay.errors import EngineError
+
+Result = TypeVar("Result")
+
+STRIKES = 20
+"""Sites that may fail one after another, none succeeding in between, before the engine is taken for broken."""
+
+
+class Circuit:
+    """Opens, by raising EngineError, when it makes no sense to go on.
+
+    Args:
+        name: How messages call the server.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._successes = 0
+        self._strikes = 0
+
+    async def request(self, call: Callable[[], Awaitable[Result]]) -> Result:
+        """Passes a request's result or failure on.
+
+        Raises:
+            EngineError: The server was away for all of the request's patience, and for everybody else's as well.
+        """
+        before = self._successes
+        try:
+            result = await call()
+        except Failure as failure:
+            if failure.away and self._successes == before:
+                raise EngineError(f"{self._name} stays away: {failure}; start it and run the same again") from None
+            raise
+        self._successes += 1
+        return result
+
+    def site_done(self) -> None:
+        """A site got all its candidates."""
+        self._strikes = 0
+
+    def site_failed(self, failure: Failure) -> None:
+        """A site failed for good.
+
+        Raises:
+            EngineError: `STRIKES` in a row did, and not for faults of their own such as a context too long.
+        """
+        if failure.status in OWN_FAULT:
+            return
+        self._strikes += 1
+        if self._strikes >= STRIKES:
+            raise EngineError(f"{self._name}: {STRIKES} sites in a row failed, the last with: {failure}")
