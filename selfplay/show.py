@@ -19,6 +19,7 @@ from selfplay.runs import Run
 from selfplay.tables import context_columns
 from selfplay.terminal import printable
 
+
 def closing(run: Run, summed: Mapping[str, Any], examples: int = 0, console: Console | None = None) -> None:
     """The closing table, where to look, and before/after examples."""
     console = console or Console(stderr=True)

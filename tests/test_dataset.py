@@ -51,4 +51,3 @@ def test_what_a_user_never_sees_is_not_in_the_flipped_prompt() -> None:
 def test_context_of_an_assistant_that_spoke_first() -> None:
     found = context_columns([{"role": "assistant", "content": "Hello!"}])
     assert found == {"query": None, "answer": "Hello!", "history": []}
-

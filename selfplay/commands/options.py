@@ -74,7 +74,7 @@ engines = stack(
 )  # fmt: skip
 
 sampling = stack(
-    click.option("--n", type=click.IntRange(1, 1024), default=8, show_default=True, help="Samples a site and temperature."),
+    click.option("--n", type=click.IntRange(1, 1024), default=8, show_default=True, help="Samples per temperature."),
     click.option("--temperature", "temperatures", type=Temperatures(), multiple=True, metavar="T[:N]",
                  help="Repeat for several; T:N sets its own number of samples. [default: 1.0]"),
     click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), default=1.0, show_default=True),
