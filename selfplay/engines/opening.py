@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from selfplay.engines.base import Engine
-from selfplay.errors import UsageError
+from selfplay.errors import EngineError, UsageError
 
 ENGINES = ("transformers", "sglang", "openai")
 
@@ -81,3 +83,27 @@ def open_engine(options: EngineOptions, model: str, log: Path) -> Engine:
     if options.in_process:
         return SglangEngine.in_process(resolve(model), **limits)
     return SglangEngine(list(options.base_urls), **limits)
+
+
+def served_model(options: EngineOptions) -> str:
+    """The model that a server by URL says it serves, where `--model` does not name one.
+
+    Raises:
+        EngineError: The server does not answer, or does not tell.
+    """
+    import httpx
+
+    url = options.base_urls[0].rstrip("/")
+    path = "/get_model_info" if options.engine == "sglang" else "/models"
+    headers = {"Authorization": f"Bearer {key}"} if (key := os.environ.get("OPENAI_API_KEY")) else {}
+    try:
+        answer = httpx.get(url + path, timeout=30.0, headers=headers, trust_env=not is_local(url)).json()
+        model = answer["model_path"] if options.engine == "sglang" else answer["data"][0]["id"]
+    except (httpx.HTTPError, ValueError, LookupError, TypeError) as error:
+        raise EngineError(f"{url} does not tell its model ({error}); is it up? Else name it with --model") from None
+    return str(model)
+
+
+def is_local(url: str) -> bool:
+    """Whether a URL names this machine, which no proxy should be asked for."""
+    return (urlsplit(url).hostname or "") in ("localhost", "127.0.0.1", "::1")
