@@ -22,6 +22,8 @@ MAX_LINE = 64 << 20
 MAX_DEPTH = 100
 SLICE_BYTES = 32 << 20
 """Parquet is read in slices of about this size in memory."""
+SMALL_SLICE = 256
+"""Rows of the first slice, and of those around damage."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,21 +112,16 @@ def parse_line(line: bytes) -> Any:
 
 
 def _depth(value: Any) -> int:
-    """Levels of nesting; stops counting just above MAX_DEPTH."""
-    depth, level = 0, [value]
-    while level and depth <= MAX_DEPTH:
-        level = (
-            [
-                child
-                for item in level
-                if isinstance(item, (dict, list))
-                for child in (item.values() if isinstance(item, dict) else item)
-            ]
-            if any(isinstance(item, (dict, list)) for item in level)
-            else []
-        )
+    """Levels of nested lists and objects; stops counting just above MAX_DEPTH."""
+    depth = 0
+    level = [value]
+    while depth <= MAX_DEPTH:
+        level = [item for item in level if isinstance(item, (dict, list))]
+        if not level:
+            break
         depth += 1
-    return depth - 1
+        level = [child for item in level for child in (item.values() if isinstance(item, dict) else item)]
+    return depth
 
 
 def _json_rows(stream: IO[bytes]) -> Iterator[Row]:
@@ -168,20 +165,23 @@ def _parquet_rows(name: str, path: Path) -> Iterator[Row]:
         total = int(table.select(pl.len()).collect().item())
     except damage as error:
         raise UsageError(f"{name}: not readable as Parquet: {_first_line(error)}") from None
-    start, size = 0, 256
+    start, size = 0, SMALL_SLICE
     while start < total:
         try:
             frame = table.slice(start, size).collect()
         except damage as error:
+            if size > SMALL_SLICE:
+                size = SMALL_SLICE  # look closer: only what lies in the damaged pages is lost
+                continue
             count = min(size, total - start)
             problem = f"damaged file: rows {start + 1} to {start + count}: {_first_line(error)}"
             yield Row(start + 1, problem=problem, rows=count)
+            start += count
         else:
             yield from _frame_rows(frame.iter_rows(named=True), start + 1)
-            size = max(1, min(50_000, 4 * size, int(SLICE_BYTES * frame.height / max(1, frame.estimated_size()))))
             start += frame.height
-            continue
-        start += count
+            fitting = int(SLICE_BYTES * frame.height / max(1, frame.estimated_size()))
+            size = max(1, min(4 * size, fitting, 50_000))
 
 
 def _arrow_rows(name: str, path: Path) -> Iterator[Row]:
