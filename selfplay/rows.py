@@ -48,7 +48,7 @@ def read_rows(source: Source) -> tuple[str, Iterator[Row]]:
     """Opens one file.
 
     Returns:
-        Its format (`jsonl`, `parquet`, `arrow`) and its rows. Blank lines are no rows.
+        Its format (`jsonl`, `json array`, `parquet`, `arrow`) and its rows. Blank lines are no rows.
 
     Raises:
         UsageError: Not readable or no format we read.
@@ -56,6 +56,10 @@ def read_rows(source: Source) -> tuple[str, Iterator[Row]]:
     kind, stream = open_source(source)
     if kind == "jsonl":
         return kind, _json_rows(stream)
+    if kind == "json array":
+        from selfplay.array import array_rows
+
+        return kind, array_rows(stream)
     stream.close()
     if source.path is None:
         raise UsageError(f"stdin: {kind.capitalize()} cannot be read from a pipe; give the file's path")
@@ -92,18 +96,33 @@ def parse_line(line: bytes) -> Any:
         BadRow: With the reason.
     """
     try:
-        value = _DECODER.decode(line.decode("utf-8"))
+        text = line.decode("utf-8")
     except UnicodeDecodeError as error:
         raise BadRow(f"not UTF-8: byte {line[error.start]:#04x} at byte {error.start + 1} of the line") from None
+    try:
+        return parse_text(text)
     except json.JSONDecodeError as error:
         raise BadRow(f"broken JSON: {error.msg} at column {error.colno}") from None
+
+
+def parse_text(text: str) -> Any:
+    """As `parse_line`, from text that is UTF-8 for sure.
+
+    Raises:
+        BadRow: It is JSON, but none that we take.
+        json.JSONDecodeError: It is no JSON.
+    """
+    try:
+        value = _DECODER.decode(text)
+    except json.JSONDecodeError:
+        raise
     except RecursionError:
         raise BadRow(f"nested too deeply: more than {MAX_DEPTH} levels") from None
     except ValueError:  # an integer of more digits than Python converts
         raise BadRow("not a finite number: an integer of thousands of digits") from None
-    if line.count(b"[") + line.count(b"{") > MAX_DEPTH and _depth(value) > MAX_DEPTH:
+    if text.count("[") + text.count("{") > MAX_DEPTH and _depth(value) > MAX_DEPTH:
         raise BadRow(f"nested too deeply: more than {MAX_DEPTH} levels")
-    if b"\\ud" in line or b"\\uD" in line:
+    if "\\ud" in text or "\\uD" in text:
         try:
             json.dumps(value, ensure_ascii=False).encode("utf-8")
         except UnicodeEncodeError:

@@ -85,6 +85,13 @@ FORMATS: dict[str, Callable[[Path], Path]] = {
     "jsonl": lambda at: write(at / "a.jsonl", jsonl(ROWS)),
     "jsonl.gz": lambda at: write(at / "a.jsonl.gz", gzip.compress(jsonl(ROWS))),
     "jsonl.zst": lambda at: write(at / "a.jsonl.zst", zstandard.compress(jsonl(ROWS))),
+    "JSON array": lambda at: write(at / "a.json", json.dumps(ROWS, indent=2).encode()),
+    "JSON array on one line, gz": lambda at: write(
+        at / "a.json.gz", gzip.compress(b"\xef\xbb\xbf" + json.dumps(ROWS).encode())
+    ),
+    "JSON array, an object per line": lambda at: write(
+        at / "a.json", b"[" + b",\n".join(jsonl(ROWS).splitlines()) + b"]"
+    ),
     "parquet": lambda at: parquet(at / "a[1]*.parquet", ROWS),
     "arrow file": lambda at: (pl.DataFrame(ROWS).write_ipc(at / "a.arrow"), at / "a.arrow")[1],
     "dataset folder": lambda at: dataset_folder(at / "dataset"),
