@@ -167,7 +167,7 @@ def open_source(source: Source) -> tuple[str, IO[bytes]]:
     """Opens one file and looks at its first bytes.
 
     Returns:
-        Format (`jsonl`, `parquet`, `arrow`) and, for `jsonl`, its bytes uncompressed; otherwise the raw stream.
+        Format (`jsonl`, `json array`, `parquet`, `arrow`) and its bytes, those of the first two uncompressed.
 
     Raises:
         UsageError: Not readable, or plainly no format we read; the message names the mend.
@@ -193,11 +193,11 @@ def open_source(source: Source) -> tuple[str, IO[bytes]]:
             head = stream.peek(HEAD_BYTES)
         except DAMAGE:
             head = b"{"
-    _refuse(source.name, head, packed)
-    return "jsonl", stream
+    _refuse(source.name, head)
+    return "json array" if _is_array(head) else "jsonl", stream
 
 
-def _refuse(name: str, head: bytes, packed: str | None) -> None:
+def _refuse(name: str, head: bytes) -> None:
     """Raises UsageError for what is plainly no JSONL; single bad rows are not its business."""
     start = head.removeprefix(BOM).lstrip()
     for magic, mend in REFUSED.items():
@@ -212,11 +212,14 @@ def _refuse(name: str, head: bytes, packed: str | None) -> None:
     lines = start.split(b"\n")
     if b"\0" in start and not any(line.lstrip().startswith(b"{") for line in lines):
         raise UsageError(f"{name}: this is binary, neither JSONL nor Parquet nor Arrow")
-    if start.startswith(b"[") and _is_array(lines):
-        raise UsageError(f"{name}: one JSON array, not one object per line; convert it (jq -c '.[]' FILE > FILE.jsonl)")
 
 
-def _is_array(lines: list[bytes]) -> bool:
-    """Whether text that begins with `[` is one JSON array, and not JSONL whose first row happens to be a list."""
-    more = any(line.strip() for line in lines[1:])
-    return not more or not lines[0].rstrip().endswith(b"]")
+def _is_array(head: bytes) -> bool:
+    """Whether text is one JSON array of objects, and not JSONL whose first row is a list or broken."""
+    start = head.removeprefix(BOM).lstrip()
+    if not start.startswith(b"[") or start[1:].lstrip()[:1] not in (b"{", b"]", b""):
+        return False
+    first, second = (*[line.strip() for line in start.split(b"\n") if line.strip()], b"")[:2]
+    if first == b"[" or not second:
+        return True
+    return not first.endswith(b"]") and not (second.startswith(b"{") and second.endswith(b"}"))

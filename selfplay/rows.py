@@ -22,6 +22,8 @@ MAX_LINE = 64 << 20
 MAX_DEPTH = 100
 SLICE_BYTES = 32 << 20
 """Parquet is read in slices of about this size in memory."""
+SMALL_SLICE = 256
+"""Rows of the first slice, and of those around damage."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,7 @@ def read_rows(source: Source) -> tuple[str, Iterator[Row]]:
     """Opens one file.
 
     Returns:
-        Its format (`jsonl`, `parquet`, `arrow`) and its rows. Blank lines are no rows.
+        Its format (`jsonl`, `json array`, `parquet`, `arrow`) and its rows. Blank lines are no rows.
 
     Raises:
         UsageError: Not readable or no format we read.
@@ -54,6 +56,10 @@ def read_rows(source: Source) -> tuple[str, Iterator[Row]]:
     kind, stream = open_source(source)
     if kind == "jsonl":
         return kind, _json_rows(stream)
+    if kind == "json array":
+        from selfplay.array import array_rows
+
+        return kind, array_rows(stream)
     stream.close()
     if source.path is None:
         raise UsageError(f"stdin: {kind.capitalize()} cannot be read from a pipe; give the file's path")
@@ -90,18 +96,33 @@ def parse_line(line: bytes) -> Any:
         BadRow: With the reason.
     """
     try:
-        value = _DECODER.decode(line.decode("utf-8"))
+        text = line.decode("utf-8")
     except UnicodeDecodeError as error:
         raise BadRow(f"not UTF-8: byte {line[error.start]:#04x} at byte {error.start + 1} of the line") from None
+    try:
+        return parse_text(text)
     except json.JSONDecodeError as error:
         raise BadRow(f"broken JSON: {error.msg} at column {error.colno}") from None
+
+
+def parse_text(text: str) -> Any:
+    """As `parse_line`, from text that is UTF-8 for sure.
+
+    Raises:
+        BadRow: It is JSON, but none that we take.
+        json.JSONDecodeError: It is no JSON.
+    """
+    try:
+        value = _DECODER.decode(text)
+    except json.JSONDecodeError:
+        raise
     except RecursionError:
         raise BadRow(f"nested too deeply: more than {MAX_DEPTH} levels") from None
     except ValueError:  # an integer of more digits than Python converts
         raise BadRow("not a finite number: an integer of thousands of digits") from None
-    if line.count(b"[") + line.count(b"{") > MAX_DEPTH and _depth(value) > MAX_DEPTH:
+    if text.count("[") + text.count("{") > MAX_DEPTH and _depth(value) > MAX_DEPTH:
         raise BadRow(f"nested too deeply: more than {MAX_DEPTH} levels")
-    if b"\\ud" in line or b"\\uD" in line:
+    if "\\ud" in text or "\\uD" in text:
         try:
             json.dumps(value, ensure_ascii=False).encode("utf-8")
         except UnicodeEncodeError:
@@ -110,21 +131,16 @@ def parse_line(line: bytes) -> Any:
 
 
 def _depth(value: Any) -> int:
-    """Levels of nesting; stops counting just above MAX_DEPTH."""
-    depth, level = 0, [value]
-    while level and depth <= MAX_DEPTH:
-        level = (
-            [
-                child
-                for item in level
-                if isinstance(item, (dict, list))
-                for child in (item.values() if isinstance(item, dict) else item)
-            ]
-            if any(isinstance(item, (dict, list)) for item in level)
-            else []
-        )
+    """Levels of nested lists and objects; stops counting just above MAX_DEPTH."""
+    depth = 0
+    level = [value]
+    while depth <= MAX_DEPTH:
+        level = [item for item in level if isinstance(item, (dict, list))]
+        if not level:
+            break
         depth += 1
-    return depth - 1
+        level = [child for item in level for child in (item.values() if isinstance(item, dict) else item)]
+    return depth
 
 
 def _json_rows(stream: IO[bytes]) -> Iterator[Row]:
@@ -168,20 +184,23 @@ def _parquet_rows(name: str, path: Path) -> Iterator[Row]:
         total = int(table.select(pl.len()).collect().item())
     except damage as error:
         raise UsageError(f"{name}: not readable as Parquet: {_first_line(error)}") from None
-    start, size = 0, 256
+    start, size = 0, SMALL_SLICE
     while start < total:
         try:
             frame = table.slice(start, size).collect()
         except damage as error:
+            if size > SMALL_SLICE:
+                size = SMALL_SLICE  # look closer: only what lies in the damaged pages is lost
+                continue
             count = min(size, total - start)
             problem = f"damaged file: rows {start + 1} to {start + count}: {_first_line(error)}"
             yield Row(start + 1, problem=problem, rows=count)
+            start += count
         else:
             yield from _frame_rows(frame.iter_rows(named=True), start + 1)
-            size = max(1, min(50_000, 4 * size, int(SLICE_BYTES * frame.height / max(1, frame.estimated_size()))))
             start += frame.height
-            continue
-        start += count
+            fitting = int(SLICE_BYTES * frame.height / max(1, frame.estimated_size()))
+            size = max(1, min(4 * size, fitting, 50_000))
 
 
 def _arrow_rows(name: str, path: Path) -> Iterator[Row]:

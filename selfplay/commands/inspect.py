@@ -7,8 +7,6 @@ from typing import Any
 
 import click
 
-from selfplay.terminal import printable
-
 EPILOG = "Example: selfplay inspect conversations.jsonl.gz --quarantine bad.jsonl"
 
 
@@ -45,6 +43,8 @@ def show(found: dict[str, Any]) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from selfplay.terminal import printable
+
     lines = [(name, printable(value)) for name, value in _lines(found)]
     problems = [
         (_where(problem, found["path"]), printable(str(problem["reason"]), 200)) for problem in found["first_problems"]
@@ -71,6 +71,8 @@ def show(found: dict[str, Any]) -> None:
 
 def _where(problem: dict[str, Any], path: str) -> str:
     """`line 7`; in a folder also which file."""
+    from selfplay.terminal import printable
+
     inside = "" if problem["file"] in (path, "stdin") else " of " + printable(problem["file"][len(path) :].lstrip("/"))
     return f"line {problem['line']:,}{inside}"
 
