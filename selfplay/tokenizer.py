@@ -1,0 +1,255 @@
+"""A model's tokenizer and chat template, read from its folder or from Hugging Face, without transformers.
+
+Knows files, tokens and the special-token strings. Rendering itself is `selfplay.jinja`; cutting prompts is
+`selfplay.templates`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Sequence
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from selfplay.core import Message
+from selfplay.errors import SelfplayError, UsageError
+from selfplay.jinja import TemplateRenderer
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer as FastTokenizer
+
+FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "config.json",
+    "generation_config.json",
+)
+SPECIAL_TOKEN_NAMES = ("bos_token", "eos_token", "pad_token", "unk_token", "sep_token", "cls_token", "mask_token")
+CONTEXT_LENGTH_KEYS = ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length", "n_ctx")
+
+
+class Tokenizer:
+    """Text to token ids and back, and messages to text, as the model's own files say.
+
+    Attributes:
+        model: What was asked for: a folder or a Hugging Face id.
+        revision: Commit or branch on Hugging Face; None for a folder.
+        chat_template: The Jinja text; "" where the model has none.
+        template_hash: First 16 hex digits of the SHA-256 of `chat_template`.
+        context_length: Tokens the model was made for; None where its files do not tell.
+        special_tokens: `bos_token`, `eos_token` … as strings, those that the model names.
+        eos_token_ids: Tokens that end a generation according to the model's files, ascending.
+        date: The moment templates see as "now"; None where the template does not ask. A run that is to be
+            repeated hands it back as `load_tokenizer(..., now=...)`.
+    """
+
+    def __init__(self, folder: Path, model: str, revision: str | None = None, now: datetime | None = None) -> None:
+        self.model = model
+        self.revision = revision
+        self._folder = folder
+        config = _read_json(folder / "tokenizer_config.json")
+        self.special_tokens = _special_tokens(config, _read_json(folder / "special_tokens_map.json"))
+        self.chat_template = _chat_template(folder, config)
+        self.template_hash = hashlib.sha256(self.chat_template.encode()).hexdigest()[:16]
+        model_config = _read_json(folder / "config.json")
+        self.context_length = _context_length(model_config)
+        self._fast = _load_fast(folder, model)
+        self.eos_token_ids = self._eos_token_ids(model_config, _read_json(folder / "generation_config.json"))
+        renderer = TemplateRenderer(self.chat_template, model, now) if self.chat_template else None
+        self._renderer = renderer
+        self.date = renderer.now if renderer and "strftime_now" in self.chat_template else None
+
+    def encode(self, text: str, special: bool = True) -> list[int]:
+        """Token ids of `text`; nothing is put before or after it.
+
+        Args:
+            special: Whether control tokens such as `<|im_end|>` in the text become that token. False takes them as
+                plain characters: the way for text from outside.
+        """
+        fast = self._fast if special else self._plain
+        return list(fast.encode(text, add_special_tokens=False).ids)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of `ids` as it stands after other text, special tokens kept and no whitespace tidied.
+
+        SentencePiece decoders drop the space of a first word; behind a header it belongs to the text, so an
+        anchor token is decoded along and cut off.
+        """
+        if not ids:
+            return ""
+        anchor, length = self._anchor
+        return str(self._fast.decode([*anchor, *ids], skip_special_tokens=False))[length:]
+
+    def render(self, messages: Sequence[Message], add_generation_prompt: bool = False) -> str:
+        """What the model's chat template makes of `messages`.
+
+        Raises:
+            TemplateError: The model has no chat template, or the template refuses these messages.
+        """
+        if self._renderer is None:
+            raise SelfplayError(f"{self.model}: no chat template in its files; use an instruction-tuned model")
+        return self._renderer.render(messages, self.special_tokens, add_generation_prompt)
+
+    def token_id(self, text: str) -> int | None:
+        """The id of an added (control) token by its exact text; None if there is no such token."""
+        return self._added_tokens.get(text)
+
+    def pieces(self, text: str) -> list[str]:
+        """`text` cut at control tokens: the tokens, and what stands between them, in order; nothing is lost."""
+        return [piece for piece in self._control.split(text) if piece]
+
+    @cached_property
+    def _added_tokens(self) -> dict[str, int]:
+        added = self._fast.get_added_tokens_decoder()
+        return {token.content: index for index, token in added.items() if token.content.strip()}
+
+    @cached_property
+    def _control(self) -> re.Pattern[str]:
+        longest_first = sorted(self._added_tokens, key=len, reverse=True)
+        return re.compile(f"({'|'.join(map(re.escape, longest_first))})" if longest_first else "(?!)")
+
+    @cached_property
+    def _plain(self) -> FastTokenizer:
+        """The same tokenizer, for which control tokens are plain characters."""
+        from tokenizers import Tokenizer as FastTokenizer
+
+        state = json.loads(self._fast.to_str())
+        for token in state.get("added_tokens", []):
+            token["special"] = True  # `encode_special_tokens` overlooks added tokens that are not marked so
+        plain = FastTokenizer.from_str(json.dumps(state))
+        plain.encode_special_tokens = True
+        return plain
+
+    @cached_property
+    def _anchor(self) -> tuple[list[int], int]:
+        """Tokens to decode along, and the length of their text; nothing where decoding keeps a leading space."""
+        fast = self._fast
+        word = fast.encode(" a", add_special_tokens=False).ids
+        if fast.decode(word, skip_special_tokens=False).startswith(" "):
+            return [], 0
+        return word, len(fast.decode(word, skip_special_tokens=False))
+
+    def _eos_token_ids(self, config: dict[str, Any], generation: dict[str, Any]) -> tuple[int, ...]:
+        found: set[int] = set()
+        text_config = config.get("text_config")
+        for source in (generation, config, text_config if isinstance(text_config, dict) else {}):
+            value = source.get("eos_token_id")
+            found.update(i for i in (value if isinstance(value, list) else [value]) if isinstance(i, int))
+        eos = self.special_tokens.get("eos_token")
+        index = self._fast.token_to_id(eos) if eos else None
+        if index is not None:
+            found.add(index)
+        return tuple(sorted(found))
+
+
+def load_tokenizer(model: str, revision: str | None = None, now: datetime | None = None) -> Tokenizer:
+    """Reads a model's tokenizer from a local folder, an embedded name or a Hugging Face id.
+
+    Args:
+        now: What the template's `strftime_now` shows; the present if None.
+
+    Raises:
+        UsageError: No such model, or none that can be reached.
+        SelfplayError: The model's files are no tokenizer we can read.
+    """
+    if os.path.isdir(model):
+        return Tokenizer(Path(model), model, None, now)
+    from selfplay.models import resolve
+
+    place = resolve(model)
+    if os.path.isdir(place):
+        return Tokenizer(Path(place), model, None, now)
+    if place.startswith((".", "/", "~")):
+        raise UsageError(f"{model}: no such folder; give a model folder, a Hugging Face id or smollm2-135m")
+    return Tokenizer(_download(place, revision), model, revision, now)
+
+
+def _download(repo: str, revision: str | None) -> Path:
+    """The tokenizer's files of a Hugging Face model, from the cache where they are there."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=list(FILES)))
+    except HFValidationError:
+        raise UsageError(f"{repo!r} is neither a folder nor a Hugging Face id such as Qwen/Qwen3-0.6B") from None
+    except Exception as error:  # the Hub client raises its own, httpx's and OSError, by version
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        at = f" at revision {revision}" if revision else ""
+        raise UsageError(
+            f"cannot get {repo}{at} ({type(error).__name__}: {reason[:160]}); fetch it with `hf download {repo}`, "
+            "give its folder, or use the embedded model: `selfplay models get smollm2-135m`"
+        ) from None
+
+
+def _load_fast(folder: Path, model: str) -> FastTokenizer:
+    from tokenizers import Tokenizer as FastTokenizer
+
+    path = folder / "tokenizer.json"
+    if path.is_file():
+        try:
+            return FastTokenizer.from_file(str(path))
+        except Exception as error:  # the Rust side raises bare Exception
+            raise SelfplayError(f"{model}: tokenizer.json cannot be read ({str(error)[:200]})") from None
+    try:
+        from transformers import AutoTokenizer
+    except ImportError:
+        raise SelfplayError(
+            f"{model}: no tokenizer.json in {folder}; `pip install 'selfplay-turns[local]'` can convert other formats"
+        ) from None
+    try:
+        slow = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+        backend: FastTokenizer = slow.backend_tokenizer
+    except Exception as error:  # whatever the files made it raise
+        reason = " ".join(str(error).split())[:200]
+        raise SelfplayError(f"{model}: no tokenizer.json, and transformers cannot make one ({reason})") from None
+    return backend
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SelfplayError(f"{path}: not readable as JSON ({error}); fetch the model again") from None
+    return value if isinstance(value, dict) else {}
+
+
+def _special_tokens(*sources: dict[str, Any]) -> dict[str, str]:
+    tokens: dict[str, str] = {}
+    for name in SPECIAL_TOKEN_NAMES:
+        for source in sources:
+            value = source.get(name)
+            text = value.get("content") if isinstance(value, dict) else value
+            if isinstance(text, str):
+                tokens.setdefault(name, text)
+    return tokens
+
+
+def _chat_template(folder: Path, config: dict[str, Any]) -> str:
+    path = folder / "chat_template.jinja"
+    if path.is_file():
+        return path.read_text(encoding="utf-8")
+    template = config.get("chat_template") or _read_json(folder / "chat_template.json").get("chat_template")
+    if isinstance(template, list):
+        named = {entry["name"]: entry["template"] for entry in template if isinstance(entry, dict)}
+        template = named.get("default") or next(iter(named.values()), None)
+    return template if isinstance(template, str) else ""
+
+
+def _context_length(config: dict[str, Any]) -> int | None:
+    text_config = config.get("text_config")
+    for source in (config, text_config if isinstance(text_config, dict) else {}):
+        for key in CONTEXT_LENGTH_KEYS:
+            if isinstance(source.get(key), int):
+                return int(source[key])
+    return None
