@@ -1,0 +1,135 @@
+"""Learns the fusion's weights from judged turns. The only place that needs scikit-learn.
+
+The target is the judge's grade divided by 3, a number in 0..1; the fit is a fractional logit (Papke & Wooldridge
+1996): logistic regression in which a turn of grade g counts g/3 for and 1 - g/3 against. Its output is therefore an
+expected grade, without a calibration step after it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from rerank.fuse import add_text_signals
+from rerank.weights import TIER_SETS, TIER_SIGNALS, Model, Shape, Weights
+
+Floats = npt.NDArray[np.float64]
+QUANTILES = (0.02, 0.25, 0.5, 0.75, 0.98)
+"""Where the shapes bend: quantiles of the training values."""
+
+_WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
+
+
+def train(
+    table: pl.DataFrame,
+    *,
+    measured_with: Mapping[str, Any] | None = None,
+    penalty: float = 0.1,
+    sampled_weight: float = 1.0,
+) -> Weights:
+    """Fits one model per tier set whose signals the table has.
+
+    Args:
+        table: Judged turns: `site_id`, `turn`, `answer`, `history` or `query`, `grade` (0..3); optional signals and
+            `source`, where `written` marks composed turns.
+        measured_with: What measured the signals, recorded in the weights.
+        penalty: Strength of the L2 penalty on the shapes' slopes, as a share of the mean loss.
+        sampled_weight: Weight of a turn that a model sampled, against 1 for a composed one.
+
+    Raises:
+        ValueError: No judged turns, or a column that is missing.
+    """
+    absent = [name for name in ("site_id", "turn", "answer", "grade") if name not in table.columns]
+    if absent or not len(table):
+        raise ValueError(f"training needs the column `{absent[0]}`" if absent else "no judged turns to train on")
+    common = common_words(table)
+    spoken = add_text_signals(table.filter(pl.col("turn").str.strip_chars() != ""), common)
+    written = spoken["source"] == "written" if "source" in spoken.columns else pl.repeat(False, len(spoken), eager=True)
+    weight = np.where(written.to_numpy(), 1.0, sampled_weight)
+    grade = np.clip(spoken["grade"].to_numpy() / 3, 0, 1).astype(np.float64)
+    models = {}
+    for name in TIER_SETS:
+        signals = [signal for tier in name.split("+") for signal in TIER_SIGNALS[tier]]
+        if all(signal in spoken.columns for signal in signals):
+            known = spoken.select(pl.all_horizontal(_any_known(spoken, tier) for tier in name.split("+"))).to_series()
+            mask = known.to_numpy()
+            if mask.any():
+                models[name] = _fit(spoken.filter(known), signals, grade[mask], weight[mask], penalty)
+    return Weights(models, common, measured_with or {}, {"rows": len(table), "hash": training_hash(table)})
+
+
+def common_words(table: pl.DataFrame, share: float = 0.08) -> frozenset[str]:
+    """Words that stand in at least `share` of the contexts: too frequent to tie a turn to one answer."""
+    contexts = table.unique("site_id", maintain_order=True)
+    questions = contexts["history"].list.join("\n") if "history" in table.columns else contexts["query"]
+    counts: Counter[str] = Counter()
+    for question, answer in zip(questions, contexts["answer"], strict=True):
+        counts.update(set(_WORD.findall(f"{question or ''}\n{answer}".casefold())))
+    return frozenset(word for word, count in counts.items() if count >= max(2, share * len(contexts)))
+
+
+def training_hash(table: pl.DataFrame) -> str:
+    """First 16 hex digits of a SHA-256 over sites, turns and grades, whatever their order."""
+    rows = sorted(json.dumps(row, ensure_ascii=False) for row in table.select("site_id", "turn", "grade").iter_rows())
+    return hashlib.sha256("\n".join(rows).encode()).hexdigest()[:16]
+
+
+def _any_known(table: pl.DataFrame, tier: str) -> pl.Expr:
+    return pl.any_horizontal(pl.col(name).is_not_null() for name in TIER_SIGNALS[tier] if name in table.columns)
+
+
+def _fit(table: pl.DataFrame, signals: list[str], grade: Floats, weight: Floats, penalty: float) -> Model:
+    from sklearn.linear_model import LogisticRegression
+
+    blocks, knots, means = [], {}, {}
+    for signal in signals:
+        values = table[signal].cast(pl.Float64).to_numpy()
+        knots[signal] = _knots(values[~np.isnan(values)])
+        block = _ramps(values, knots[signal])
+        # A null says nothing: it sits at the mean, where the centred shape is 0.
+        means[signal] = np.average(block[~np.isnan(values)], axis=0) if block.size else np.zeros(block.shape[1])
+        block[np.isnan(values)] = means[signal]
+        blocks.append(block - means[signal])
+    features = np.hstack(blocks)
+    spread = features.std(axis=0)
+    spread[spread == 0] = 1.0
+    design = np.vstack([features / spread] * 2)
+    regression = LogisticRegression(C=1 / (penalty * weight.sum()), max_iter=2000, tol=1e-6)
+    regression.fit(
+        design,
+        np.repeat([1, 0], len(features)),
+        sample_weight=np.concatenate([grade * weight, (1 - grade) * weight]),
+    )
+    slopes = regression.coef_[0] / spread
+    shapes, start = {}, 0
+    for signal in signals:
+        width = len(knots[signal]) - 1
+        part = slopes[start : start + width]
+        start += width
+        if width:
+            at_knots = _ramps(np.asarray(knots[signal]), knots[signal]) - means[signal]
+            shapes[signal] = Shape(tuple(knots[signal]), tuple(float(x) for x in at_knots @ part))
+    return Model(float(regression.intercept_[0]), shapes)
+
+
+def _knots(values: Floats) -> list[float]:
+    """Quantiles, rounded as they are stored; a signal with two values gets two knots, one with one value none."""
+    if not len(values):
+        return [0.0]
+    if len(np.unique(values)) == 2:
+        return [float(x) for x in np.unique(values)]
+    return sorted({float(f"{x:.6g}") for x in np.quantile(values, QUANTILES)})
+
+
+def _ramps(values: Floats, knots: list[float]) -> Floats:
+    """One column per stretch between knots: 0 before it, rising to 1 at its end. Their sums are piecewise linear."""
+    columns = [np.clip((values - a) / (b - a), 0, 1) for a, b in zip(knots, knots[1:], strict=False)]
+    return np.stack(columns, axis=1) if columns else np.zeros((len(values), 0))

@@ -1,0 +1,187 @@
+"""Adds the signal columns that filters and rerank read, for as many tiers as this install has.
+
+Tiers: `text` needs nothing and is measured by filters and rerank themselves; `embedding` needs sentence-transformers;
+`likelihood` needs an engine that scores. The shipped rules and weights were learned with SmolLM2-135M as scorer and
+MiniLM as embedder, whatever model wrote the turns: `signal_versions` says which ones measured, to be checked against
+what rules and weights record.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from importlib.util import find_spec
+from typing import Any
+
+import polars as pl
+
+from selfplay import embedding, likelihood
+from selfplay.core import Message
+from selfplay.embedding import Embedder
+from selfplay.engines.base import Engine
+from selfplay.errors import SelfplayError
+
+EMBEDDING_SIGNALS = embedding.SIGNALS
+LIKELIHOOD_SIGNALS = likelihood.SIGNALS
+SIGNALS: Mapping[str, tuple[str, ...]] = {"embedding": EMBEDDING_SIGNALS, "likelihood": LIKELIHOOD_SIGNALS}
+_NEEDS = {
+    "embedding": ("torch", "sentence_transformers"),
+    "likelihood": ("torch", "transformers"),
+}
+
+
+def available_tiers() -> tuple[frozenset[str], dict[str, str]]:
+    """The tiers this install can measure by itself, and for each of the others the reason why not. Loads nothing."""
+    missing: dict[str, str] = {}
+    for tier, modules in _NEEDS.items():
+        absent = [name for name in modules if find_spec(name) is None]
+        if absent:
+            missing[tier] = f"{', '.join(absent)} not installed (pip install 'selfplay-turns[local]')"
+    return frozenset({"text", *(_NEEDS.keys() - missing.keys())}), missing
+
+
+def measure(
+    table: pl.DataFrame,
+    tiers: Collection[str],
+    *,
+    embedder: Embedder | None = None,
+    scorer: Engine | None = None,
+    template: Any = None,
+    own_tokens: bool = False,
+) -> pl.DataFrame:
+    """Adds (or replaces) the signal columns of `tiers`, float64, null where unknown; rows keep their order.
+
+    Args:
+        table: One row per candidate: `turn`, and `messages` (JSON text or list of dicts, ending with the assistant's)
+            or `query` and `answer`. Rows without messages have no likelihood signals. `token_ids` optional.
+        tiers: Any of `text`, `embedding`, `likelihood`; `text` adds nothing here.
+        embedder: What encodes; the process's MiniLM if None.
+        scorer: The engine that scores; SmolLM2-135M in process if None, closed again.
+        template: The scorer's `ChatTemplate`; needed with `scorer`.
+        own_tokens: The table's `token_ids` are of the scorer's own vocabulary (it sampled the turns itself), so that
+            they are scored as they were drawn. Otherwise the turn's text is encoded.
+
+    Raises:
+        SelfplayError: A tier that does not exist or is not installed, or a column that is missing.
+        EngineError: The scorer failed.
+    """
+    unknown = sorted(set(tiers) - {"text", *SIGNALS})
+    if unknown:
+        raise SelfplayError(f"no signal tier {unknown[0]!r}; there are text, embedding, likelihood")
+    if "turn" not in table.columns:
+        raise SelfplayError("no column `turn` to measure")
+    contexts = _contexts(table)
+    turns = [turn or "" for turn in table["turn"].to_list()]
+    columns: dict[str, list[float | None]] = {}
+    if "embedding" in tiers:
+        queries, answers = _questions_and_answers(table, contexts)
+        columns |= embedding.embedding_signals(turns, queries, answers, embedder or embedding.load_embedder())
+    if "likelihood" in tiers:
+        columns |= _likelihood(table, contexts, turns, scorer, template, own_tokens)
+    return table.with_columns(pl.Series(name, values, pl.Float64) for name, values in columns.items())
+
+
+def missing_tiers(table: pl.DataFrame) -> list[str]:
+    """The tiers of which `table` lacks a column, or has one that is null for every turn that is not blank."""
+    spoken = table.filter(pl.col("turn").str.strip_chars() != "")
+    return [
+        tier
+        for tier, names in SIGNALS.items()
+        if any(name not in table.columns for name in names) or (len(spoken) and spoken[names[0]].is_null().all())
+    ]
+
+
+def signal_versions(embedder: Embedder | None = None, template: Any = None) -> dict[str, Any]:
+    """Who measured: `{"embedder": {"model", "revision"}, "scorer": {"model", "revision", "template_hash"}}`.
+
+    For `run.json`, and for rules and weights that are learned from these signals. A part that did not measure is
+    left out.
+    """
+    versions: dict[str, Any] = {}
+    if embedder is not None:
+        described = embedder.describe()
+        versions["embedder"] = {"model": described["model"], "revision": described.get("revision")}
+    if template is not None:
+        tokenizer = template.tokenizer
+        versions["scorer"] = {
+            "model": tokenizer.model,
+            "revision": tokenizer.revision,
+            "template_hash": tokenizer.template_hash,
+        }
+    return versions
+
+
+def mismatches(measured: Mapping[str, Any], learned: Mapping[str, Any]) -> dict[str, str]:
+    """Tiers whose signals another model measured than the one rules or weights were learned with, with the reason."""
+    found: dict[str, str] = {}
+    for tier, part in (("embedding", "embedder"), ("likelihood", "scorer")):
+        mine, theirs = measured.get(part), learned.get(part)
+        if mine and theirs and mine != theirs:
+            key = next(name for name in {**theirs, **mine} if mine.get(name) != theirs.get(name))
+            found[tier] = (
+                f"{part} {key} is {mine.get(key)!r}, but the weights were learned with {theirs.get(key)!r}; "
+                f"use that {part} or retrain with `selfplay train`"
+            )
+    return found
+
+
+def default_scorer() -> tuple[Engine, Any]:
+    """SmolLM2-135M in process and its chat template: what the shipped rules and weights were learned with."""
+    from selfplay.engines.transformers import TransformersEngine
+    from selfplay.templates import ChatTemplate
+    from selfplay.tokenizer import load_tokenizer
+
+    return TransformersEngine(likelihood.DEFAULT_SCORER), ChatTemplate(load_tokenizer(likelihood.DEFAULT_SCORER))
+
+
+def _likelihood(
+    table: pl.DataFrame,
+    contexts: Sequence[Sequence[Message] | None],
+    turns: Sequence[str],
+    scorer: Engine | None,
+    template: Any,
+    own_tokens: bool,
+) -> dict[str, list[float | None]]:
+    if own_tokens and "token_ids" in table.columns:
+        ids: list[Any] = table["token_ids"].to_list()
+    else:
+        ids = [None] * len(turns)
+    if scorer is not None:
+        if template is None:
+            raise SelfplayError("measuring likelihoods with a given scorer needs its template")
+        return likelihood.likelihood_signals(contexts, turns, ids, scorer, template)
+    if not any(contexts):
+        return {name: [None] * len(turns) for name in LIKELIHOOD_SIGNALS}
+    engine, template = default_scorer()
+    try:
+        return likelihood.likelihood_signals(contexts, turns, ids, engine, template)
+    finally:
+        engine.close()
+
+
+def _contexts(table: pl.DataFrame) -> list[Sequence[Message] | None]:
+    if "messages" not in table.columns:
+        return [None] * len(table)
+    parsed: dict[str, list[Message]] = {}  # one object per distinct text
+    found: list[Sequence[Message] | None] = []
+    for value in table["messages"].to_list():
+        if isinstance(value, str) and value not in parsed:
+            parsed[value] = json.loads(value)
+        found.append(parsed[value] if isinstance(value, str) else value or None)
+    return found
+
+
+def _questions_and_answers(
+    table: pl.DataFrame, contexts: Sequence[Sequence[Message] | None]
+) -> tuple[list[str | None], list[str]]:
+    if "answer" in table.columns and "query" in table.columns:
+        return table["query"].to_list(), [answer or "" for answer in table["answer"].to_list()]
+    if any(context is None for context in contexts):
+        raise SelfplayError("measuring needs the columns `query` and `answer`, or `messages` in every row")
+    queries: list[str | None] = []
+    answers: list[str] = []
+    for context in contexts:
+        assert context is not None  # noqa: S101  # seen to two lines above
+        queries.append(next((m.get("content") for m in reversed(context[:-1]) if m["role"] == "user"), None))
+        answers.append(context[-1].get("content") or "")
+    return queries, answers
