@@ -38,7 +38,7 @@ def shapes(messages: Sequence[Message], as_parts: bool = False) -> Iterator[list
 
 
 def lost(messages: Sequence[Message], text: str) -> str | None:
-    """What the template did without a word: "leaves out …" a tool call or its result, "writes …" None; None if all is well.
+    """What the template did without a word, as "leaves out a tool's result"; None if all is well.
 
     Answers are not looked at: a template may trim them or take their thinking away.
     """
