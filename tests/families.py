@@ -124,7 +124,8 @@ GEMMA = {
 INST = "<unk> <s> </s> [INST] [/INST]"
 DEEPSEEK = {
     "tokens": (
-        "<｜begin▁of▁sentence｜> <｜end▁of▁sentence｜> <｜User｜> <｜Assistant｜> <｜tool▁calls▁begin｜> <｜tool▁calls▁end｜> "
+        "<｜begin▁of▁sentence｜> <｜end▁of▁sentence｜> <｜User｜> <｜Assistant｜> "
+        "<｜tool▁calls▁begin｜> <｜tool▁calls▁end｜> "
         "<｜tool▁call▁begin｜> <｜tool▁call▁end｜> <｜tool▁sep｜> <｜tool▁outputs▁begin｜> <｜tool▁outputs▁end｜> "
         "<｜tool▁output▁begin｜> <｜tool▁output▁end｜>"
     ),
@@ -181,7 +182,7 @@ FAMILIES = [
     ),
     Family(
         "gpt_oss",
-        tokens="<|startoftext|> <|endoftext|> <|return|> <|constrain|> <|channel|> <|start|> <|end|> <|message|> <|call|>",
+        tokens="<|startoftext|> <|endoftext|> <|return|> <|channel|> <|start|> <|end|> <|message|> <|call|>",
         bos="<|startoftext|>",
         eos="<|return|>",
         generation="<|return|> <|endoftext|> <|call|>",
@@ -250,8 +251,8 @@ FAMILIES = [
         "gemma_3",
         prompts={
             "two": GEMMA_TWO,
-            "system": "<bos><start_of_turn>user\nBe brief.\n\nHi<end_of_turn>\n<start_of_turn>model\nHello.<end_of_turn>\n"
-            "<start_of_turn>user\n",
+            "system": "<bos><start_of_turn>user\nBe brief.\n\nHi<end_of_turn>\n"
+            "<start_of_turn>model\nHello.<end_of_turn>\n<start_of_turn>user\n",
             "assistant first": ALTERNATE,
         },
         **GEMMA,
