@@ -1,0 +1,204 @@
+"""Running a causal language model over prompts and the rows that branch off them; two ways, one interface.
+
+`BranchedRows` (attention over a shared prefix, `branching.py`) where the architecture allows it; `RepeatedRows`
+(transformers' own cache, copied for every row) for all else: sliding windows, linear attention, soft-capped scores.
+Knows models and tensors; nothing of sampling, stops or text.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from selfplay.engines.branching import ATTENTION, Branches, Packed, Unsupported, register
+
+Tokens = Sequence[int]
+
+
+class Rows(Protocol):
+    """Rows of a batch in step with each other.
+
+    Attributes:
+        logits: float32 [rows, vocab], for each row's next token; rows of one prompt next to each other.
+        cached: Per prompt, how many of its tokens were not computed for its first row.
+        copied: Whether each further row of a prompt had the prompt computed anew.
+    """
+
+    logits: Tensor
+    cached: list[int]
+    copied: bool
+
+    def step(self, tokens: Tensor) -> None:
+        """Appends one token to every row (int64 [rows]) and computes the next logits."""
+        ...
+
+    def keep(self, rows: Tensor) -> None:
+        """Drops all rows but these (int64, ascending, on the CPU); call before `step`."""
+        ...
+
+
+class BranchedRows:
+    """Each prompt computed once, in one packed pass, and read once per step whatever the number of its rows."""
+
+    copied = False
+
+    def __init__(self, model: Any, prompts: Sequence[Tokens], rows: Sequence[int]) -> None:
+        self._model = model
+        packed = Packed(prompts, model.dtype, model.device)
+        self._branches = Branches(packed.where, rows, model.dtype, model.device)
+        packed.keep(self._branches)
+        last = torch.tensor([int(where[-1]) for where in packed.where], device=model.device)
+        logits = _forward(model, packed.tokens, packed.positions, packed, last)[0]
+        self.logits = logits.repeat_interleave(torch.tensor(rows, device=model.device), 0)
+        self.cached = packed.shared
+
+    def step(self, tokens: Tensor) -> None:
+        branches = self._branches
+        self.logits = _forward(self._model, tokens[:, None], branches.positions, branches, 1)[:, 0]
+        branches.advance()
+
+    def keep(self, rows: Tensor) -> None:
+        self._branches.keep(rows)
+
+
+class RepeatedRows:
+    """One prompt, computed once, its cache copied for every row; without a copyable cache, computed per row."""
+
+    def __init__(self, model: Any, prompt: Tokens, rows: int) -> None:
+        self._model = model
+        ids = torch.tensor([prompt], device=model.device)
+        options = {"logits_to_keep": 1} if _accepts(model, "logits_to_keep") else {}
+        out = model(input_ids=ids, use_cache=True, **options)
+        self.cached, self.copied = [0], False
+        logits = out.logits[:, -1]
+        if rows > 1:
+            try:
+                out.past_key_values.batch_repeat_interleave(rows)
+                logits = logits.expand(rows, -1)
+            except (AttributeError, NotImplementedError):
+                self.copied = True
+                out = model(input_ids=ids.expand(rows, -1), use_cache=True, **options)
+                logits = out.logits[:, -1]
+        self._cache = out.past_key_values
+        self.logits = logits.float()
+
+    def step(self, tokens: Tensor) -> None:
+        out = self._model(input_ids=tokens[:, None], past_key_values=self._cache, use_cache=True)
+        self._cache, self.logits = out.past_key_values, out.logits[:, -1].float()
+
+    def keep(self, rows: Tensor) -> None:
+        try:
+            self._cache.batch_select_indices(rows.to(self._model.device))
+        except (AttributeError, NotImplementedError):
+            self._cache.reorder_cache(rows.to(self._model.device))
+
+
+def score_packed(model: Any, work: Sequence[tuple[Tokens, Sequence[Tokens]]]) -> list[list[list[float]]]:
+    """Logprobs of continuations in one packed pass: every prefix once, what neighbouring prefixes share once."""
+    packed = Packed([prefix for prefix, _ in work], model.dtype, model.device)
+    sources: list[Tensor] = []
+    for number, (_, continuations) in enumerate(work):
+        last = packed.where[number][-1:]
+        sources += [torch.cat([last, span[:-1]]) for span in packed.branch(number, continuations) if len(span)]
+    if not sources:
+        return [[[] for _ in continuations] for _, continuations in work]
+    logits = _forward(model, packed.tokens, packed.positions, packed, torch.cat(sources).to(model.device))[0]
+    targets = torch.tensor([token for _, conts in work for cont in conts for token in cont], device=model.device)
+    flat = iter(_logprobs(logits, targets).tolist())
+    return [[[next(flat) for _ in continuation] for continuation in continuations] for _, continuations in work]
+
+
+def score_repeated(model: Any, prefix: Tokens, continuations: Sequence[Tokens]) -> list[list[float]]:
+    """The same by transformers' own cache; padding comes after the tokens that count, where causality hides it."""
+    filled = [continuation for continuation in continuations if continuation]
+    if not filled:
+        return [[] for _ in continuations]
+    rows = RepeatedRows(model, prefix, len(filled))
+    lengths = [len(continuation) for continuation in filled]
+    ids = torch.zeros(len(filled), max(lengths), dtype=torch.int64)
+    for number, continuation in enumerate(filled):
+        ids[number, : lengths[number]] = torch.tensor(continuation)
+    ids = ids.to(model.device)
+    logits = rows.logits[:, None]
+    if max(lengths) > 1:
+        out = model(input_ids=ids[:, :-1], past_key_values=rows._cache, use_cache=True)
+        logits = torch.cat([logits, out.logits.float()], 1)
+    table = _logprobs(logits.flatten(0, 1), ids.flatten()).view(ids.shape).tolist()
+    found = iter([row[:length] for row, length in zip(table, lengths, strict=True)])
+    return [next(found) if continuation else [] for continuation in continuations]
+
+
+def choose_path(model: Any) -> tuple[bool, str]:
+    """Whether the branched way is right for this model, and why (not): by its config, then by trying.
+
+    The trial compares both ways on a few made-up tokens, which catches architectures whose config hides what their
+    attention does. Leaves the model set to the way that was chosen.
+    """
+    config = model.config.get_text_config()
+    reason = _refusal(model, config)
+    if reason is None:
+        register()
+        try:
+            reason = _trial(model, int(config.vocab_size))
+        except Exception as error:  # anything an unknown architecture does with our attention ends the trial
+            reason = f"trial failed: {type(error).__name__}: {error}".splitlines()[0][:200]
+    return (True, "full attention; agrees with the plain forward") if reason is None else (False, reason)
+
+
+def _refusal(model: Any, config: Any) -> str | None:
+    if not getattr(model, "_supports_attention_backend", False):
+        return "the architecture takes no attention function from outside"
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    if kinds != {"full_attention"}:
+        return f"layers of kind {', '.join(sorted(kinds - {'full_attention'}))}"
+    if getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True):
+        return f"sliding window of {config.sliding_window} tokens"
+    for name in ("attn_logit_softcapping", "attention_chunk_size", "alibi"):
+        if getattr(config, name, None):
+            return name
+    if getattr(config, "is_encoder_decoder", False) or getattr(config, "is_causal", True) is False:
+        return "not a plain decoder"
+    rope = getattr(config, "rope_parameters", None) or {}
+    kind = rope.get("rope_type", "default") if isinstance(rope, dict) else "default"
+    # These change all positions with the longest sequence at hand, so rows would depend on their neighbours.
+    return f"rope of type {kind}" if kind in ("dynamic", "longrope") else None
+
+
+@torch.inference_mode()
+def _trial(model: Any, vocab: int) -> str | None:
+    generator = torch.Generator().manual_seed(0)
+    ids: list[int] = torch.randint(min(vocab, 1000), (48,), generator=generator).tolist()
+    plain = model(input_ids=torch.tensor([ids], device=model.device)).logits[0].float()
+    before = model.config._attn_implementation
+    model.set_attn_implementation(ATTENTION)
+    try:
+        rows = BranchedRows(model, [ids[:24], ids[:40]], [1, 2])
+        rows.step(torch.tensor([ids[24], ids[40], ids[40]], device=model.device))
+        rows.keep(torch.tensor([0, 2]))
+        rows.step(torch.tensor([ids[25], ids[41]], device=model.device))
+        difference = float((rows.logits - plain[[25, 41]]).abs().max())
+        allowed = (1e-3 if model.dtype == torch.float32 else 0.1) * max(1.0, float(plain.abs().max()))
+        if not difference <= allowed:
+            raise Unsupported(f"logits differ by {difference:.2g}")
+    except BaseException:
+        model.set_attn_implementation(before)
+        raise
+    return None
+
+
+def _forward(model: Any, tokens: Tensor, positions: Tensor, attends: Packed | Branches, keep: Tensor | int) -> Tensor:
+    out = model(input_ids=tokens, position_ids=positions, branches=attends, use_cache=False, logits_to_keep=keep)
+    logits: Tensor = out.logits.float()
+    return logits
+
+
+def _logprobs(logits: Tensor, targets: Tensor) -> Tensor:
+    return logits.gather(-1, targets[:, None])[:, 0] - logits.logsumexp(-1)
+
+
+def _accepts(model: Any, name: str) -> bool:
+    return name in inspect.signature(model.forward).parameters

@@ -1,0 +1,15 @@
+"""Text from files and models, made safe to show on a terminal."""
+
+from __future__ import annotations
+
+
+def printable(text: str, limit: int | None = None) -> str:
+    """Escapes all that is not plain to see: control and escape characters, direction marks, lone surrogates.
+
+    `limit` cuts what is shown to that many characters, the ellipsis included. Rich markup is not touched: give the
+    result to `rich.text.Text` or `rich.markup.escape`.
+    """
+    shown = "".join(ch if ch.isprintable() else ch.encode("unicode_escape").decode("ascii") for ch in text[:limit])
+    if limit is not None and (len(text) > limit or len(shown) > limit):
+        return shown[: limit - 1] + "…"
+    return shown
