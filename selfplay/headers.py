@@ -11,8 +11,8 @@ from itertools import takewhile
 
 from selfplay.core import Message
 from selfplay.jinja import TemplateError
-from selfplay.variants import variants
 from selfplay.tokenizer import Tokenizer
+from selfplay.variants import variants
 
 FIRST, ANSWER, TURN = "qZ7selfplayFirstXq", "qZ7selfplayAnswerXq", "qZ7selfplayTurnXq"
 

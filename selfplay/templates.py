@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from selfplay.core import Message, Prompt
 from selfplay.headers import TURN, plain, read_headers
 from selfplay.jinja import TemplateError
-from selfplay.variants import lost, variants
 from selfplay.tokenizer import Tokenizer
+from selfplay.variants import lost, variants
 
 SYSTEM_ROLES = ("system", "developer")
 NEUTRAL_ANSWER = "OK."
