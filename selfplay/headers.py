@@ -12,7 +12,7 @@ from itertools import takewhile
 from selfplay.core import Message
 from selfplay.jinja import TemplateError
 from selfplay.tokenizer import Tokenizer
-from selfplay.variants import shapes
+from selfplay.variants import variants
 
 FIRST, ANSWER, TURN = "qZ7selfplayFirstXq", "qZ7selfplayAnswerXq", "qZ7selfplayTurnXq"
 
@@ -62,7 +62,7 @@ def plain(role: str, content: str) -> Message:
 
 def _read(tokenizer: Tokenizer, as_parts: bool) -> Headers:
     def render(*messages: Message) -> str:
-        return tokenizer.render(next(shapes(messages, as_parts)))
+        return tokenizer.render(next(variants(messages, as_parts)))
 
     text = render(plain("user", FIRST), plain("assistant", ANSWER), plain("user", TURN))
     before, after_user, after_answer, end = _cut(tokenizer, text)

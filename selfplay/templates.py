@@ -12,7 +12,7 @@ from selfplay.core import Message, Prompt
 from selfplay.headers import TURN, plain, read_headers
 from selfplay.jinja import TemplateError
 from selfplay.tokenizer import Tokenizer
-from selfplay.variants import lost, shapes
+from selfplay.variants import lost, variants
 
 SYSTEM_ROLES = ("system", "developer")
 NEUTRAL_ANSWER = "OK."
@@ -115,7 +115,7 @@ class ChatTemplate:
         while any(sentinel in str(message) for message in messages):
             sentinel += "q"
         problems: list[TemplateError] = []
-        for shape in shapes([*messages, plain("user", sentinel)], self.headers.as_parts):
+        for shape in variants([*messages, plain("user", sentinel)], self.headers.as_parts):
             try:
                 text = self.tokenizer.render(shape)
             except TemplateError as error:

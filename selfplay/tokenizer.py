@@ -73,9 +73,15 @@ class Tokenizer:
         Args:
             special: Whether control tokens such as `<|im_end|>` in the text become that token. False takes them as
                 plain characters: the way for text from outside.
+
+        Raises:
+            SelfplayError: The text holds half of a surrogate pair and so is not Unicode.
         """
         fast = self._fast if special else self._plain
-        return list(fast.encode(text, add_special_tokens=False).ids)
+        try:
+            return list(fast.encode(text, add_special_tokens=False).ids)
+        except (UnicodeEncodeError, TypeError):
+            raise SelfplayError("the text holds a lone surrogate, which is no Unicode character") from None
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of `ids` as it stands after other text, special tokens kept and no whitespace tidied.

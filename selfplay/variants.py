@@ -13,7 +13,7 @@ from typing import Any
 from selfplay.core import Message
 
 
-def shapes(messages: Sequence[Message], as_parts: bool = False) -> Iterator[list[Message]]:
+def variants(messages: Sequence[Message], as_parts: bool = False) -> Iterator[list[Message]]:
     """The messages in one shape after the other, the most usual one first.
 
     Templates disagree on tool calls only: arguments as objects (Hugging Face) or as JSON strings (OpenAI), and an
