@@ -68,6 +68,8 @@ engines = stack(
                  help="Passed on to the launched server or engine, e.g. --server-arg=--tp-size=2."),
     click.option("--chat", is_flag=True, help="openai: ask for the user's turn by instruction (primed, marked so)."),
     click.option("--device", help="transformers: cpu, cuda, cuda:1 …  [default: cuda if there]"),
+    click.option("--sites-per-batch", type=click.IntRange(min=1), default=4, show_default=True,
+                 help="transformers: sites decoded together; part of what makes a run repeatable."),
     click.option("--dtype", default="auto", show_default=True, help="transformers: auto, float32, bfloat16, float16."),
     click.option("--max-in-flight", type=click.IntRange(min=1), help="Servers: requests under way at once."),
     click.option("--timeout", type=click.FloatRange(min=0, min_open=True), help="Servers: seconds for one request."),

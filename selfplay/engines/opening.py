@@ -26,6 +26,7 @@ class EngineOptions:
     chat: bool = False
     python: str | None = None
     server_args: tuple[str, ...] = ()
+    sites_per_batch: int = 4
     device: str | None = None
     dtype: str = "auto"
     max_in_flight: int | None = None
@@ -67,7 +68,13 @@ def open_engine(options: EngineOptions, model: str, log: Path) -> Engine:
     if options.engine == "transformers":
         from selfplay.engines.transformers import TransformersEngine
 
-        return TransformersEngine(model, revision=options.revision, device=options.device, dtype=options.dtype)
+        return TransformersEngine(
+            model,
+            revision=options.revision,
+            device=options.device,
+            dtype=options.dtype,
+            sites_per_batch=options.sites_per_batch,
+        )
     if options.engine == "openai":
         from selfplay.engines.openai import OpenAIEngine
 
