@@ -36,11 +36,25 @@ class Verbs(click.Group):
             return None
         module = importlib.import_module(f"selfplay.commands.{cmd_name}")
         command: click.Command = module.command
+        if ctx.default_map and cmd_name in ctx.default_map:
+            ctx.default_map = {cmd_name: by_parameter(command, ctx.default_map[cmd_name])}
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Verbs"):
             formatter.write_dl(list(VERBS.items()))
+
+
+def by_parameter(command: click.Command, table: dict[str, Any]) -> dict[str, Any]:
+    """A table of the TOML file, keyed by option names as typed, keyed by click's parameter names instead."""
+    names = {opt.lstrip("-"): param.name for param in command.params for opt in (*param.opts, *param.secondary_opts)}
+    given = {}
+    for key, value in table.items():
+        name = names.get(key.replace("_", "-"))
+        if name is None:
+            raise click.UsageError(f"[{command.name}] in the config file has {key!r}, which is no option of it")
+        given[name] = value
+    return given
 
 
 def read_config(ctx: click.Context, _param: click.Parameter, path: str | None) -> None:
@@ -57,9 +71,7 @@ def read_config(ctx: click.Context, _param: click.Parameter, path: str | None) -
     unknown = sorted(set(tables) - set(VERBS))
     if unknown:
         raise click.BadParameter(f"{path}: no verb [{unknown[0]}]; tables are {', '.join(VERBS)}")
-    ctx.default_map = {
-        verb: {key.replace("-", "_"): value for key, value in table.items()} for verb, table in tables.items()
-    }
+    ctx.default_map = tables
 
 
 @click.group(

@@ -17,13 +17,13 @@ from selfplay import dataset, judging, pipeline, progress, show, summary
 from selfplay.config import SampleConfig
 from selfplay.engines.base import Engine
 from selfplay.engines.opening import check, open_engine
-from selfplay.errors import EngineError
+from selfplay.errors import EngineError, UsageError
 from selfplay.interrupt import Interrupt
 from selfplay.job import Job, configure, read_sites
 from selfplay.likelihood import DEFAULT_SCORER
 from selfplay.pipeline import Judge
 from selfplay.plan import plan
-from selfplay.quarantine import Quarantine
+from selfplay.quarantine import Quarantine, parse_max_bad
 from selfplay.runs import Run
 from selfplay.source import readable
 from selfplay.tables import sites_table, turns_table
@@ -76,6 +76,9 @@ def execute(job: Job, out: Path, *, fresh: bool, quiet: bool, examples: int = 0)
         SelfplayError: A mistake in the options, an engine that cannot go on, too many bad rows.
     """
     check(job.engine)
+    parse_max_bad(job.max_bad)
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out} is a file; -o names a folder")
     with ExitStack() as stack:
         path = stack.enter_context(readable(job.conversations))
         config, template = configure(job, path, None if fresh else out)

@@ -69,8 +69,6 @@ class Run:
     ) -> None:
         self.folder = folder
         existed = folder.exists()
-        if existed and not folder.is_dir():
-            raise UsageError(f"{folder} is a file; -o names a folder")
         # Nothing of somebody else's may be touched, so this comes before the lock and before --fresh.
         if existed and not (folder / "run.json").exists() and any(p.name != ".lock" for p in folder.iterdir()):
             raise UsageError(f"{folder} is not empty and holds no run; name another folder with -o")

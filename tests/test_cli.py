@@ -4,25 +4,50 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
-from selfplay.cli import VERBS
+from selfplay.cli import VERBS, main
 
 ROOT = Path(__file__).parent.parent
+CODE = "from selfplay.cli import main; main()"
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
 EXAMPLES = ROOT / "selfplay" / "examples" / "conversations.jsonl"
 
 
-def selfplay(*arguments: str, cwd: Path | None = None, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    code = "from selfplay.cli import main; main()"
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "110", "HF_HUB_OFFLINE": "1"}
-    return subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, input=stdin, cwd=cwd, env=environment
-    )
+class Done(NamedTuple):
+    """How a call of the command ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+Call = Callable[..., Done]
+
+
+@pytest.fixture
+def selfplay(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Call:
+    """Calls the command in this process, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "110")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+    def call(*arguments: str) -> Done:
+        monkeypatch.setattr(sys, "argv", ["selfplay", *arguments])
+        with pytest.raises(SystemExit) as end:
+            main()
+        return Done(int(end.value.code or 0), *capsys.readouterr())
+
+    return call
 
 
 def test_help_answers_in_under_300_ms() -> None:
@@ -30,12 +55,13 @@ def test_help_answers_in_under_300_ms() -> None:
     times = []
     for _ in range(5):
         start = time.perf_counter()
-        assert selfplay("--help").returncode == 0
+        done = subprocess.run([sys.executable, "-c", CODE, "--help"], capture_output=True, env=ENVIRONMENT)
+        assert done.returncode == 0
         times.append(time.perf_counter() - start)
     assert min(times) < 0.3
 
 
-def test_help_names_every_verb_and_each_has_an_example() -> None:
+def test_help_names_every_verb_and_each_has_an_example(selfplay: Call) -> None:
     text = selfplay("--help").stdout
     for verb in VERBS:
         assert f"  {verb} " in text
@@ -54,14 +80,11 @@ def test_reading_filtering_and_ranking_text_import_no_torch() -> None:
         "sys.argv[1:] = ['rank', 'filtered.jsonl', '-o', 'ranked.jsonl', '--tiers', 'text']\n"
         "selfplay.cli.main()\n"
     )
-    import shutil
-    import tempfile
-
     with tempfile.TemporaryDirectory() as folder:
         shutil.copy(EXAMPLES.with_name("turns.jsonl"), folder)
         done = subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, cwd=folder,
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            env=ENVIRONMENT,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         rows = [json.loads(line) for line in (Path(folder) / "ranked.jsonl").read_text().splitlines()]
@@ -79,7 +102,7 @@ MISTAKES = [
     (["run", str(EXAMPLES), "-o", "out", "--temperature", "hot"], "'hot'", 2),
     (["run", str(EXAMPLES), "-o", "out", "--temperature", "1", "--temperature", "1:2"], "twice", 2),
     (["run", str(EXAMPLES), "-o", "out", "--max-bad", "many"], "many", 2),
-    (["run", str(EXAMPLES), "-o", "out", "--model", "./nowhere"], "nowhere", 1),
+    (["run", str(EXAMPLES), "-o", "out", "--model", "./nowhere"], "nowhere", 2),
     (["run", str(EXAMPLES), "-o", "out", "--rules", "none.json"], "none.json", 2),
     (["run", str(EXAMPLES), "-o", str(EXAMPLES)], "is a file", 2),
     (["--config", "none.toml", "run", str(EXAMPLES), "-o", "out"], "none.toml", 2),
@@ -88,8 +111,8 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("arguments", "named", "code"), MISTAKES, ids=[" ".join(m[0][-2:]) for m in MISTAKES])
-def test_a_mistake_is_one_line_and_a_code(arguments: list[str], named: str, code: int, tmp_path: Path) -> None:
-    done = selfplay(*arguments, cwd=tmp_path)
+def test_a_mistake_is_one_line_and_a_code(arguments: list[str], named: str, code: int, selfplay: Call) -> None:
+    done = selfplay(*arguments)
     assert "Traceback" not in done.stderr, done.stderr
     assert named in done.stderr
     assert done.returncode == code, done.stderr
@@ -97,22 +120,25 @@ def test_a_mistake_is_one_line_and_a_code(arguments: list[str], named: str, code
     assert len(said) == 1, done.stderr
 
 
-def test_options_from_a_file_and_flags_override_them(tmp_path: Path) -> None:
+def test_options_from_a_file_and_flags_override_them(tmp_path: Path, selfplay: Call) -> None:
     (tmp_path / "options.toml").write_text('[inspect]\njson = true\n[run]\nn = 3\ntemperature = ["0.7:4"]\n')
-    done = selfplay("--config", "options.toml", "inspect", str(EXAMPLES), cwd=tmp_path)
+    done = selfplay("--config", "options.toml", "inspect", str(EXAMPLES))
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)
+    (tmp_path / "options.toml").write_text("[inspect]\nspeed = 3\n")
+    done = selfplay("--config", "options.toml", "inspect", str(EXAMPLES))
+    assert done.returncode == 2
+    assert "'speed'" in done.stderr
     (tmp_path / "options.toml").write_text("[walk]\nn = 3\n")
-    done = selfplay("--config", "options.toml", "inspect", str(EXAMPLES), cwd=tmp_path)
+    done = selfplay("--config", "options.toml", "inspect", str(EXAMPLES))
     assert done.returncode == 2
     assert "[walk]" in done.stderr
 
 
 def test_output_piped_into_head_ends_quietly() -> None:
-    code = "from selfplay.cli import main; main()"
     writer = subprocess.Popen(
-        [sys.executable, "-c", code, "filter", str(EXAMPLES.with_name("turns.jsonl")), "--tiers", "text"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ | {"PYTHONPATH": str(ROOT)},
+        [sys.executable, "-c", CODE, "filter", str(EXAMPLES.with_name("turns.jsonl")), "--tiers", "text"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT,
     )  # fmt: skip
     assert writer.stdout is not None
     assert writer.stderr is not None
