@@ -13,6 +13,8 @@ from typing import Any
 
 import click
 
+import filters
+
 from selfplay import dataset, judging, pipeline, progress, show, summary
 from selfplay.config import SampleConfig
 from selfplay.engines.base import Engine
@@ -125,7 +127,7 @@ def finish(run: Run, job: Job, session: pipeline.Session, quarantine: Quarantine
     else:
         dataset.write_dataset(run)
         times = [sum(s[key] for s in sessions) for key in ("sampling_seconds", "judging_seconds")]
-        summed = summary.summarize(run, *times)
+        summed = summary.summarize(run, filters.load_rules(job.judging.rules), *times)
     run.save(status="done", sessions=sessions, input=counts, failed=len(session.failed), summary=summed)
     if session.failed:
         click.echo(

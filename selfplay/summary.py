@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import math
+import zlib
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import polars as pl
 
+from filters import RuleSet, estimate_genuine
 from selfplay.runs import Run
+from selfplay.tables import with_context
+
+ESTIMATE_SITES = 2_000
 
 NEEDED = (
     "site_id", "conversation_id", "model", "primed", "label", "genuine", "p_genuine", "selected", "finish_reason",
@@ -15,14 +22,12 @@ NEEDED = (
 )  # fmt: skip
 
 
-def summarize(run: Run, sampling_seconds: float, judging_seconds: float) -> dict[str, Any]:
+def summarize(run: Run, rules: RuleSet, sampling_seconds: float, judging_seconds: float) -> dict[str, Any]:
     """Counts and shares over all finished parts; JSON types only.
 
     Rates are per second of the sessions' own time. `estimated_genuine` holds for all candidates and for the selected
     ones the mean calibrated `p_genuine` with its interval; it is an estimate, and not what the filter passed.
     """
-    from filters import estimate_genuine
-
     parts = [run.path("turns", number) for number in run.parts("turns")]
     if not parts:
         return {"sites": 0, "candidates": 0}
@@ -42,7 +47,7 @@ def summarize(run: Run, sampling_seconds: float, judging_seconds: float) -> dict
         "passed_rules_share": survivors / len(turns),
         "selected": len(selected),
         "sites_without_survivor": n_sites - turns.filter("genuine")["site_id"].n_unique(),
-        "estimated_genuine": {"before": estimate_genuine(turns), "after": estimate_genuine(selected)},
+        "estimated_genuine": estimated_genuine(run, rules, n_sites),
         "labels": dict(labels.iter_rows()),
         "completion_tokens": tokens,
         "truncated": int((turns["finish_reason"] == "length").sum()),
@@ -50,6 +55,37 @@ def summarize(run: Run, sampling_seconds: float, judging_seconds: float) -> dict
         "tokens_per_second": tokens / sampling_seconds if sampling_seconds else None,
         "surviving_turns_per_second": survivors / seconds if seconds else None,
     }
+
+
+def estimated_genuine(run: Run, rules: RuleSet, n_sites: int) -> dict[str, dict[str, Any]]:
+    """The estimated share of genuine turns among all candidates, and among the selected ones.
+
+    Estimated from at most about `ESTIMATE_SITES` sites, drawn by a hash of their ids, since it needs the texts again.
+    """
+    keep = min(1.0, ESTIMATE_SITES / max(1, n_sites))
+    tables = []
+    for number in run.parts("turns"):
+        turns = run.read("turns", number)
+        turns = turns.filter(pl.col("site_id").map_elements(lambda key: share_of(key) < keep, return_dtype=pl.Boolean))
+        if len(turns):
+            tables.append(with_context(turns, run.read("sites", number)))
+    table = pl.concat(tables, how="diagonal_relaxed") if tables else pl.DataFrame()
+    if not tables:
+        return {}
+    parts = {"before": table, "after": table.filter("selected")}
+    return {name: estimate(part, rules) for name, part in parts.items()}
+
+
+def estimate(table: pl.DataFrame, rules: RuleSet) -> dict[str, Any]:
+    """`turns, mean, low, high, extrapolated, why`; the numbers are None where there is nothing to estimate from."""
+    found = asdict(estimate_genuine(table, rules, primed=bool(table["primed"].any())))
+    numbers = {name: value if math.isfinite(value) else None for name, value in found.items() if isinstance(value, float)}
+    return {"turns": len(table), **found, **numbers}
+
+
+def share_of(key: str) -> float:
+    """A number in 0..1 that depends only on `key`."""
+    return zlib.crc32(key.encode()) / 2**32
 
 
 def lines(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -79,7 +115,7 @@ def lines(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def estimate_line(estimate: Mapping[str, Any]) -> str:
     """An estimated share with its interval, and a mark where it extrapolates."""
-    if estimate.get("mean") is None:
-        return "no turns"
+    if estimate["mean"] is None:
+        return estimate["why"]
     text = f"{estimate['mean']:.1%} [{estimate['low']:.1%}, {estimate['high']:.1%}]"
     return f"{text} extrapolated: {estimate['why']}" if estimate["extrapolated"] else text

@@ -1,0 +1,90 @@
+"""Learns the rule set and the ranking weights from judged turns, by measuring them as a run does."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import polars as pl
+
+from selfplay.errors import UsageError
+from selfplay.measure import SIGNALS, default_scorer, measure, signal_versions
+from selfplay.tables import context_columns
+
+CONTEXTS, TURNS = "contexts.jsonl", "judged_turns.jsonl"
+
+
+def read_judged(folder: Path) -> pl.DataFrame:
+    """Judged turns with their contexts, one row per turn.
+
+    Args:
+        folder: Holds `contexts.jsonl` (`id, messages`, ending with the assistant's) and `judged_turns.jsonl`
+            (`id, context, source, text, label, groundedness`, and `finish_reason` where sampled).
+
+    Raises:
+        UsageError: A file is missing or not of this form.
+    """
+    try:
+        contexts = {row["id"]: row for row in map(json.loads, (folder / CONTEXTS).read_text("utf-8").splitlines())}
+        rows = [
+            {
+                "id": turn["id"],
+                "context": turn["context"],
+                "site_id": turn["context"],
+                "source": turn["source"],
+                "turn": turn["text"],
+                "label": turn["label"],
+                "grade": turn["groundedness"],
+                "finish_reason": turn.get("finish_reason"),
+                "messages": json.dumps(contexts[turn["context"]]["messages"], ensure_ascii=False),
+                **context_columns(contexts[turn["context"]]["messages"]),
+            }
+            for turn in map(json.loads, (folder / TURNS).read_text("utf-8").splitlines())
+        ]
+    except OSError as error:
+        raise UsageError(f"{error.filename}: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{folder}: not judged turns as filters/judged has them ({error!r})") from None
+    return pl.DataFrame(rows, infer_schema_length=None)
+
+
+def measured(table: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, object]]:
+    """The table with all signals, and what measured them."""
+    from selfplay.embedding import load_embedder
+
+    scorer, template = default_scorer()
+    try:
+        embedder = load_embedder()
+        table = measure(table, ("embedding", "likelihood"), embedder=embedder, scorer=scorer, template=template)
+        return table, signal_versions(embedder, template)
+    finally:
+        scorer.close()
+
+
+def train(folder: Path, rules: Path | None, weights: Path | None, kept: Path | None) -> None:
+    """Learns what a path is given for.
+
+    Args:
+        rules: Where the rule set goes.
+        weights: Where the ranking weights go.
+        kept: Parquet of measured signals: taken from there if it exists, else put there. Measuring takes minutes,
+            fitting seconds.
+    """
+    from filters import learn as rules_from
+    from rerank import learn as weights_from
+
+    if rules is None and weights is None:
+        raise UsageError("what to learn? Give --rules FILE, --weights FILE or both")
+    table = read_judged(folder)
+    if kept is not None and kept.exists():
+        signals, models = pl.read_parquet(kept), json.loads(pl.read_parquet_metadata(kept)["models"])
+        table = table.join(signals, on="id", how="left", maintain_order="left")
+    else:
+        table, models = measured(table)
+        if kept is not None:
+            columns = [name for names in SIGNALS.values() for name in names]
+            table.select("id", *columns).write_parquet(kept, metadata={"models": json.dumps(models)})
+    if rules is not None:
+        rules_from.train(table, models).save(rules)
+    if weights is not None:
+        weights_from.train(table, measured_with=models).save(weights)
