@@ -70,7 +70,7 @@ def show(found: dict[str, Any]) -> None:
         table.add_row(Text(name), Text(value))
     console.print(table)
     if problems:
-        bad = Table(box=box.SIMPLE_HEAD, show_header=False, title="first problems", title_justify="left")
+        bad = Table(box=box.SIMPLE_HEAD, show_header=False, title="first problem of each kind", title_justify="left")
         bad.add_column(style="red", no_wrap=True)
         bad.add_column(overflow="fold")
         for where, reason in problems:
