@@ -47,6 +47,9 @@ def read_conversations(
         TooManyBadRows: From `quarantine`, where a count is exceeded.
     """
     sources = find_sources(path)
+    if quarantine.path is not None:  # which may lie in the input's folder
+        own = quarantine.path.resolve()
+        sources = [source for source in sources if source.path is None or source.path.resolve() != own]
     if len(sources) > 1:
         for source in sources:  # all before the first, so that a foreign file doesn't end a run half-way
             open_source(source)[1].close()

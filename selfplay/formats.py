@@ -55,7 +55,7 @@ def find_sources(path: str) -> list[Source]:
     """Lists the files of an input: a file, a dataset folder, or `-` for stdin.
 
     In a folder the files of `data/` are taken where it has any, else all below it, in order of their paths;
-    hidden files, those in folders beginning with `_`, and cache files of the datasets library are passed over.
+    what begins with `.` or `_`, cache files of the datasets library and our own quarantine are passed over.
 
     Raises:
         UsageError: Nothing there, not readable, no data in it, or several formats side by side.
@@ -83,6 +83,7 @@ def _folder(folder: Path) -> list[Path]:
             for file in sorted(base.rglob("*"))
             if not any(part.startswith((".", "_")) for part in file.relative_to(base).parts)
             and not file.name.startswith("cache-")
+            and file.name != "quarantine.jsonl"
             and file.is_file()
         ]
         found = {kind: [f for f in files if f.name.lower().endswith(ends)] for kind, ends in ENDINGS.items()}
@@ -100,9 +101,10 @@ def _folder(folder: Path) -> list[Path]:
 class Rewound(io.RawIOBase):
     """A stream whose first bytes were read already and come again, for pipes that cannot seek."""
 
-    def __init__(self, head: bytes, rest: IO[bytes]) -> None:
+    def __init__(self, head: bytes, rest: IO[bytes], keep_open: bool) -> None:
         self._head = head
         self._rest = rest
+        self._keep_open = keep_open
 
     def readable(self) -> bool:
         return True
@@ -116,7 +118,7 @@ class Rewound(io.RawIOBase):
         return len(piece)
 
     def close(self) -> None:
-        if not self.closed and self._rest is not sys.stdin.buffer:
+        if not self._keep_open:
             self._rest.close()
         super().close()
 
@@ -172,12 +174,14 @@ def open_source(source: Source) -> tuple[str, IO[bytes]]:
     Raises:
         UsageError: Not readable, or plainly no format we read; the message names the mend.
     """
+    if source.path is None and sys.stdin is None:
+        raise UsageError("stdin is closed")
     try:
         stream: IO[bytes] = sys.stdin.buffer if source.path is None else source.path.open("rb")
         head = stream.read(HEAD_BYTES)
     except OSError as error:
         raise UsageError(f"{source.name}: {error.strerror}") from None
-    stream = io.BufferedReader(Rewound(head, stream))
+    stream = io.BufferedReader(Rewound(head, stream, keep_open=source.path is None))
     if head.startswith(b"PAR1"):
         return "parquet", stream
     if head.startswith((b"ARROW1", b"\xff\xff\xff\xff")):

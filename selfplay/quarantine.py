@@ -56,10 +56,10 @@ class Quarantine:
         rows: Rows read so far, good and bad. The reader counts it up.
         bad: Rows that went here. Several sites of one row, added one after another, are one bad row.
         counts: Entries by kind of reason.
-        first: The first few entries as written, for reports.
+        first: The first entry of each kind as written, for reports; of `keep_first` kinds at most.
     """
 
-    def __init__(self, path: Path | str | None = None, max_bad: str | int | None = None, keep_first: int = 5) -> None:
+    def __init__(self, path: Path | str | None = None, max_bad: str | int | None = None, keep_first: int = 10) -> None:
         """Raises UsageError if `max_bad` makes no sense, SelfplayError if the file can't be written."""
         self._count, self._share = parse_max_bad(max_bad)
         self.path = None if path is None else Path(path)
@@ -94,7 +94,9 @@ class Quarantine:
         if site_id is None or origin != self._last:
             self.bad += rows
         self._last = origin if site_id is not None else None
-        self.counts[reason.split(": ", 1)[0]] += rows
+        kind = reason.split(": ", 1)[0]
+        new = kind not in self.counts
+        self.counts[kind] += rows
         entry: dict[str, str | int] = {"file": origin.file, "line": origin.line, "reason": reason}
         if rows != 1:
             entry["rows"] = rows
@@ -102,7 +104,7 @@ class Quarantine:
             entry["site_id"] = site_id
         if row is not None:
             entry["row"] = row[:ROW_CHARS]
-        if len(self.first) < self._keep_first:
+        if new and len(self.first) < self._keep_first:
             self.first.append(entry)
         if self._file is not None:
             self._file.write(json.dumps(entry) + "\n")

@@ -135,6 +135,14 @@ def test_two_formats_in_one_folder_are_refused(tmp_path: Path) -> None:
         read(tmp_path)
 
 
+def test_our_own_quarantine_in_the_folder_is_no_input(tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl", jsonl([*ROWS, None]))
+    write(tmp_path / "quarantine.jsonl", b'{"file": "of an earlier run"}\n')
+    with Quarantine(tmp_path / "bad.jsonl") as quarantine:
+        assert len(list(read_conversations(str(tmp_path), quarantine))) == 2
+    assert quarantine.rows == 3
+
+
 SHAPES: dict[str, dict[str, Any]] = {
     "messages": {"messages": [USER, ASSISTANT]},
     "text parts": {

@@ -42,6 +42,7 @@ def test_reasons_are_counted_by_kind_without_a_file() -> None:
         quarantine.add(Origin("a", line), reason)
     assert quarantine.summary() == {"unknown role": 2, "empty": 1}
     assert quarantine.bad == 3
+    assert [entry["line"] for entry in quarantine.first] == [1, 3]  # one example of each kind
 
 
 def test_several_sites_of_one_row_are_one_bad_row() -> None:

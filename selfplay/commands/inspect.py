@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os.path
 from collections.abc import Iterable
 from typing import Any
 
 import click
+
+from selfplay.errors import UsageError
 
 EPILOG = "Example: selfplay inspect conversations.jsonl.gz --quarantine bad.jsonl"
 
@@ -24,6 +27,8 @@ def command(path: str, as_json: bool, quarantine_path: str | None, max_bad: str 
     from selfplay.inspection import inspect_conversations
     from selfplay.quarantine import Quarantine
 
+    if quarantine_path and _same(path, quarantine_path):
+        raise UsageError(f"--quarantine {quarantine_path}: that is the input; give another file")
     with Quarantine(quarantine_path, max_bad) as quarantine:
         found = inspect_conversations(path, quarantine)
         if as_json:
@@ -34,6 +39,10 @@ def command(path: str, as_json: bool, quarantine_path: str | None, max_bad: str 
             show(found)
         if max_bad is not None:
             quarantine.check()
+
+
+def _same(path: str, other: str) -> bool:
+    return os.path.exists(path) and os.path.exists(other) and os.path.samefile(path, other)
 
 
 def show(found: dict[str, Any]) -> None:
@@ -61,7 +70,7 @@ def show(found: dict[str, Any]) -> None:
         table.add_row(Text(name), Text(value))
     console.print(table)
     if problems:
-        bad = Table(box=box.SIMPLE_HEAD, show_header=False, title="first problems", title_justify="left")
+        bad = Table(box=box.SIMPLE_HEAD, show_header=False, title="first problem of each kind", title_justify="left")
         bad.add_column(style="red", no_wrap=True)
         bad.add_column(overflow="fold")
         for where, reason in problems:
