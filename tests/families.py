@@ -404,7 +404,7 @@ FAMILIES = [
     ),
     Family(
         "deepseek_r1",
-        ends="<｜end▁of▁sentence｜> <｜User｜> <｜Assistant｜>",
+        ends="<｜end▁of▁sentence｜> <｜User｜> <｜Assistant｜> <｜tool▁outputs▁begin｜>",
         prompts={
             "two": DEEPSEEK_TWO,
             "system": DEEPSEEK_SYSTEM,
