@@ -90,7 +90,7 @@ def _read(tokenizer: Tokenizer, as_parts: bool) -> Headers:
         stop=stop,
         stop_token_ids=ids,
         as_parts=as_parts,
-        shows_empty=empty.split() == text.replace(ANSWER, "").split(),
+        shows_empty="".join(empty.split()) == "".join(text.replace(ANSWER, "").split()),
     )
 
 

@@ -10,11 +10,12 @@ from __future__ import annotations
 import copy
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
 import jinja2
+import jinja2.filters
 import jinja2.nodes
 from jinja2.ext import Extension
 from jinja2.parser import Parser
@@ -43,7 +44,10 @@ class GenerationTag(Extension):
 
 
 class Sandbox(ImmutableSandboxedEnvironment):
-    """Jinja's sandbox, which also refuses arithmetic that would fill the memory (`'a' * 10**12`)."""
+    """Jinja's sandbox, which also refuses the plain ways to fill the memory, such as `'a' * 10**12`.
+
+    It is no jail: a template that is bent on it can still take long.
+    """
 
     intercepted_binops = frozenset(["*", "**", "%"])
 
@@ -57,6 +61,32 @@ class Sandbox(ImmutableSandboxedEnvironment):
         elif operator == "%" and isinstance(left, str) and WIDE_FORMAT.search(left):
             raise jinja2.exceptions.SecurityError("formats too widely")
         return super().call_binop(context, operator, left, right)
+
+    def call(self, context: Any, obj: Any, /, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(getattr(obj, "__self__", None), str):  # ljust, center, zfill …
+            _refuse_wide(args, kwargs)
+        return super().call(context, obj, *args, **kwargs)
+
+
+def _refuse_wide(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    if any(isinstance(value, int) and value > MAX_REPEAT for value in (*args, *kwargs.values())):
+        raise jinja2.exceptions.SecurityError("asks for too wide a text")
+
+
+def _guarded(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A filter that pads, with its widths checked."""
+
+    def guarded(value: Any, *args: Any, **kwargs: Any) -> Any:
+        _refuse_wide(args, kwargs)
+        return function(value, *args, **kwargs)
+
+    return guarded
+
+
+def _format(value: Any, *args: Any, **kwargs: Any) -> Any:
+    if WIDE_FORMAT.search(str(value)):
+        raise jinja2.exceptions.SecurityError("formats too widely")
+    return jinja2.filters.do_format(value, *args, **kwargs)
 
 
 class TemplateRenderer:
@@ -73,6 +103,9 @@ class TemplateRenderer:
             trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", GenerationTag]
         )
         environment.filters["tojson"] = _tojson
+        environment.filters["format"] = _format
+        for name in ("batch", "center", "indent", "slice"):
+            environment.filters[name] = _guarded(environment.filters[name])
         environment.globals["raise_exception"] = _raise_exception
         environment.globals["strftime_now"] = self.now.strftime
         try:

@@ -136,12 +136,9 @@ class Tokenizer:
 
     @cached_property
     def _anchor(self) -> tuple[list[int], int]:
-        """Tokens to decode along, and the length of their text; nothing where decoding keeps a leading space."""
-        fast = self._fast
-        word = fast.encode(" a", add_special_tokens=False).ids
-        if fast.decode(word, skip_special_tokens=False).startswith(" "):
-            return [], 0
-        return word, len(fast.decode(word, skip_special_tokens=False))
+        """Tokens to decode along, and the length of their text."""
+        word = self._fast.encode("a", add_special_tokens=False).ids
+        return word, len(self._fast.decode(word, skip_special_tokens=False))
 
     def _eos_token_ids(self, config: dict[str, Any], generation: dict[str, Any]) -> tuple[int, ...]:
         found: set[int] = set()

@@ -60,11 +60,15 @@ def command(
 
     site = _find(path, site_id, index or 0, turns or ("all" if site_id else "last"))
     template = ChatTemplate(load_tokenizer(model, revision))
-    prompt = (template.user_prompt if header == "user" else template.assistant_prompt)(site.messages, system)
+    prompt: Prompt | None = (
+        template.user_prompt(site.messages, system)
+        if header == "user"
+        else template.assistant_prompt(site.messages, system)
+    )
     if prompt is None:
         raise UsageError(f"{model} has no assistant header of its own; use --header user")
     if raw:
-        click.get_binary_stream("stdout").write(prompt.text.encode())
+        click.echo(prompt.text.encode(), nl=False)
         return
     facts = _facts(site, prompt, template.tokenizer)
     if as_json:
