@@ -148,6 +148,8 @@ def ensure(name: str) -> Path:
         place.parent.mkdir(parents=True, exist_ok=True)
         with _lock(place.parent / f".{model.name}.lock"):
             if not is_here(model):
+                for leftover in place.parent.glob(f".{model.name}-*"):
+                    shutil.rmtree(leftover, ignore_errors=True)  # of a process killed at work; we hold the lock
                 with tempfile.TemporaryDirectory(prefix=f".{model.name}-", dir=place.parent) as work:
                     _build(model, Path(work), place)
     except OSError as error:
@@ -175,6 +177,8 @@ def _build(model: Embedded, work: Path, place: Path) -> None:
         (work / "unpacked").rename(made)
     record["weights_sha256"] = sha256(made / "model.safetensors")
     (made / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    for path in made.rglob("*"):
+        path.chmod(0o755 if path.is_dir() else 0o644)  # some writers make files that only their owner can read
     if place.exists():
         place.rename(work / "leftover")
     made.rename(place)

@@ -16,8 +16,8 @@ from selfplay.core import Sampling
 
 _BLOCK = 512
 """Tokens per block of the two-level search; a block's cumulative sum is the only one ever materialised."""
-_HEAD = 1024
-"""Most probable tokens looked at before a full sort is paid for."""
+_HEADS = (256, 4096)
+"""Most probable tokens looked at before a row's nucleus is worth a full sort."""
 
 
 def uniforms(seeds: Sequence[int], steps: int) -> Tensor:
@@ -46,33 +46,36 @@ def truncate(probs: Tensor, sampling: Sampling) -> Tensor:
     Returns:
         [rows, vocab], not renormalised.
     """
+    if sampling.top_k <= 0 and sampling.top_p >= 1.0 and sampling.min_p <= 0.0:
+        return probs
     vocab = probs.shape[-1]
     threshold = probs.new_zeros(probs.shape[0], 1)
     top_k = min(sampling.top_k, vocab) if sampling.top_k > 0 else 0
     if top_k:
         threshold = probs.topk(top_k, dim=-1).values[:, -1:]
     if sampling.top_p < 1.0:
-        kept = torch.where(probs >= threshold, probs, 0.0)
+        kept = probs.masked_fill(probs < threshold, 0.0) if top_k else probs
         threshold = torch.maximum(threshold, _nucleus(kept, sampling.top_p))
     if sampling.min_p > 0.0:
         threshold = torch.maximum(threshold, probs.amax(-1, keepdim=True) * sampling.min_p)
-    if not top_k and sampling.top_p >= 1.0 and sampling.min_p <= 0.0:
-        return probs
-    return torch.where(probs >= threshold, probs, 0.0)
+    return probs.masked_fill(probs < threshold, 0.0)
 
 
 def _nucleus(probs: Tensor, top_p: float) -> Tensor:
     """Probability of the last token that the nucleus of each row takes in; [rows, 1]."""
     target = probs.sum(-1, dtype=torch.float64) * top_p
-    width = min(_HEAD, probs.shape[-1])
-    while True:
-        head = probs.topk(width, dim=-1).values
+    found = probs.new_empty(probs.shape[0], 1)
+    rows = torch.arange(probs.shape[0], device=probs.device)
+    for width in (*_HEADS, probs.shape[-1]):
+        width = min(width, probs.shape[-1])
+        head = probs[rows].topk(width, dim=-1).values
         mass = head.cumsum(-1, dtype=torch.float64)
-        if width == probs.shape[-1] or bool((mass[:, -1] >= target).all()):
+        last = torch.searchsorted(mass, target[rows, None]).clamp_(max=width - 1)
+        found[rows] = head.gather(-1, last)
+        rows = rows[mass[:, -1] < target[rows]]
+        if not len(rows) or width == probs.shape[-1]:
             break
-        width = min(width * 16, probs.shape[-1])
-    last = torch.searchsorted(mass, target[:, None]).clamp_(max=width - 1)
-    return head.gather(-1, last)
+    return found
 
 
 def inverse_cdf(weights: Tensor, u: Tensor) -> Tensor:

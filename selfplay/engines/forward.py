@@ -143,7 +143,8 @@ def choose_path(model: Any) -> tuple[bool, str]:
     if reason is None:
         register()
         try:
-            reason = _trial(model, int(config.vocab_size))
+            with torch.inference_mode():
+                reason = _trial(model, int(config.vocab_size))
         except Exception as error:  # anything an unknown architecture does with our attention ends the trial
             reason = f"trial failed: {type(error).__name__}: {error}".splitlines()[0][:200]
     return (True, "full attention; agrees with the plain forward") if reason is None else (False, reason)
@@ -168,7 +169,6 @@ def _refusal(model: Any, config: Any) -> str | None:
     return f"rope of type {kind}" if kind in ("dynamic", "longrope") else None
 
 
-@torch.inference_mode()
 def _trial(model: Any, vocab: int) -> str | None:
     generator = torch.Generator().manual_seed(0)
     ids: list[int] = torch.randint(min(vocab, 1000), (48,), generator=generator).tolist()
