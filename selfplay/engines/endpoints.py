@@ -16,6 +16,9 @@ LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1", "0.0.0.0"})  # noqa: S104
 DOWN_FOR = 5.0
 """Seconds for which a server that did not answer is passed over, where there is another."""
 
+FIRST_CONTACT = Policy(retries=2, patience=10.0, longest_wait=2.0)
+"""Short, since a typo in the URL should show at once; a server that is about to start is for `launch` to wait for."""
+
 
 class Transport(Protocol):
     """How requests in SGLang's native format reach the model: over HTTP, or in process."""
@@ -150,12 +153,10 @@ class HttpTransport:
         return found
 
     async def _describe(self, endpoint: Endpoint) -> dict[str, Any]:
-        # Short, since a typo in the URL should show at once; a server that is about to start is for `launch`.
-        policy = Policy(retries=2, patience=10.0, longest_wait=2.0)
         failure: Failure | None = None
         for path in ("/server_info", "/get_server_info", "/get_model_info"):
             try:
-                info = await retry.persist(lambda path=path: endpoint.call("GET", path), policy)  # type: ignore[misc]
+                info = await retry.persist(lambda path=path: endpoint.call("GET", path), FIRST_CONTACT)  # type: ignore[misc]
             except Failure as error:
                 failure = error
                 if error.status != 404:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
-import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -21,7 +20,8 @@ from selfplay.engines import retry
 from selfplay.engines.background import BackgroundLoop, Release, drive
 from selfplay.engines.base import SampleRequest, SampleResult, ScoreRequest
 from selfplay.engines.circuit import Circuit
-from selfplay.engines.endpoints import LOOPBACK, without_secrets
+from selfplay.engines.endpoints import FIRST_CONTACT, LOOPBACK, without_secrets
+from selfplay.engines.logprob_scale import TOP, unscaled
 from selfplay.engines.retry import OWN_FAULT, Failure, Policy
 from selfplay.errors import EngineError, UsageError
 
@@ -172,9 +172,8 @@ class OpenAIEngine:
             self._background.close()
 
     async def _models(self) -> list[str]:
-        policy = Policy(retries=2, patience=10.0, longest_wait=2.0)
         try:
-            body = await retry.persist(lambda: self._call(self._client.models.with_raw_response.list), policy)
+            body = await retry.persist(lambda: self._call(self._client.models.with_raw_response.list), FIRST_CONTACT)
         except Failure as failure:
             if failure.status in (404, 405):
                 return []
@@ -290,15 +289,15 @@ class OpenAIEngine:
             raise refusal or Failure("no dialect", retry=False)
 
     async def _logprobs_unscaled(self, prompt: Prompt, dialect: Dialect) -> bool:
-        """Whether logprobs are of temperature 1 at other temperatures too: the two best tokens' gap then stays."""
+        """Whether logprobs are of temperature 1 at other temperatures too, as far as can be seen."""
         gaps = []
         for temperature in (1.0, 0.5):
-            body = {"input": _prompt(prompt, dialect), "max_tokens": 1, "logprobs": 2, "temperature": temperature}
+            body = {"input": _prompt(prompt, dialect), "max_tokens": 1, "logprobs": TOP, "temperature": temperature}
             try:
                 gaps.append(answers.top_gap(await self._post(body)))
             except Failure:
                 return False
-        return math.isclose(gaps[0], gaps[1], rel_tol=0.2)
+        return unscaled(*gaps) is True
 
     async def _score(self, prefix: tuple[int, ...], continuation: tuple[int, ...]) -> list[float]:
         if not continuation:
