@@ -132,7 +132,7 @@ def test_another_kind_of_server_is_named_as_such() -> None:
         SglangEngine([server.url])
 
 
-@pytest.mark.parametrize("url", ["localhost:30000", "", "ftp://x", "http://"])
+@pytest.mark.parametrize("url", ["localhost:30000", "", "ftp://x", "http://", "http://[", "http://host:port"])
 def test_a_bad_url_is_a_usage_error(url: str) -> None:
     with pytest.raises(UsageError, match="base URL"):
         SglangEngine([url])

@@ -124,9 +124,10 @@ def test_a_dead_server_is_started_again_but_not_for_ever(tmp_path: Path) -> None
 
 
 def test_a_taken_port_is_a_usage_error(tmp_path: Path) -> None:
-    with scripted(healthy) as other, pytest.raises(UsageError, match="is taken"):
+    with scripted(healthy) as other:
         port = int(other.url.rpartition(":")[2])
-        sglang_server.launch("m", python=sys.executable, port=port, log_path=tmp_path / "log")
+        with pytest.raises(UsageError, match="is taken"):
+            sglang_server.launch("m", python=sys.executable, port=port, log_path=tmp_path / "log")
 
 
 def test_no_sglang_anywhere_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,8 +139,7 @@ def test_no_sglang_anywhere_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) 
         sglang_server.find_python("/no/such/python")
 
 
-def test_an_engine_that_cannot_use_its_server_stops_it(tmp_path: Path) -> None:
-    # The stand-in answers {} to everything, which is no usable model but is an answer.
+def test_closing_the_engine_stops_the_server_it_launched(tmp_path: Path) -> None:
     log = tmp_path / "log"
     engine = SglangEngine.launch("m", python=fake_python(tmp_path, FAKE), log_path=log)
     ids = pids(log)

@@ -12,7 +12,6 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
-from urllib.parse import urlsplit
 
 from selfplay.core import Candidate, Draw, Message, Prompt, Sampling
 from selfplay.engines import openai_answers as answers
@@ -20,7 +19,7 @@ from selfplay.engines import retry
 from selfplay.engines.background import BackgroundLoop, Release, drive
 from selfplay.engines.base import SampleRequest, SampleResult, ScoreRequest
 from selfplay.engines.circuit import Circuit
-from selfplay.engines.endpoints import FIRST_CONTACT, LOOPBACK, without_secrets
+from selfplay.engines.endpoints import FIRST_CONTACT, LOOPBACK, host_of, without_secrets
 from selfplay.engines.logprob_scale import TOP, unscaled
 from selfplay.engines.retry import OWN_FAULT, Failure, Policy
 from selfplay.errors import EngineError, UsageError
@@ -90,7 +89,8 @@ class OpenAIEngine:
         url = base_url or os.environ.get("OPENAI_BASE_URL")
         if mode not in ("completions", "chat"):
             raise UsageError(f"mode {mode!r}: the openai engine has completions and chat")
-        if not url or urlsplit(url).scheme not in {"http", "https"} or not urlsplit(url).hostname:
+        host = host_of(url or "")
+        if url is None or host is None:
             raise UsageError(
                 f"the openai engine needs --base-url (or OPENAI_BASE_URL) such as http://127.0.0.1:8000/v1; got {url!r}"
             )
@@ -111,7 +111,7 @@ class OpenAIEngine:
             timeout=timeout,
             max_retries=0,  # ours know when a server is away
             # A proxy set for the outside world must not take the requests to this machine.
-            http_client=openai.DefaultAsyncHttpxClient(trust_env=urlsplit(url).hostname not in LOOPBACK),
+            http_client=openai.DefaultAsyncHttpxClient(trust_env=host not in LOOPBACK),
         )
         try:
             listed = self._background.run(self._models())

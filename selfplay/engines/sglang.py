@@ -270,7 +270,7 @@ class SglangEngine:
         wanted = [continuation for continuation in request.continuations if continuation]
         if not wanted:
             return [[] for _ in request.continuations]
-        affinity = str(request.prefix[:64])
+        affinity = str(request.prefix)
         if len(wanted) > 1:
             await self._generate(_prefill(request.prefix), affinity)
         payload = {

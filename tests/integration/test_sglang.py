@@ -5,6 +5,7 @@ The tests share one server and run in this order; the last kills it.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -134,7 +135,7 @@ def test_sites_of_one_conversation_share_their_beginning(engine: SglangEngine, t
     sites = [prompt(tokenizer, turns[:end]) for end in (2, 4, 6)]
     requests = [SampleRequest(f"c#{2 * i + 1}", site, draws(2)) for i, site in enumerate(sites)]
     results = {result.key: result for result in engine.sample(requests, Sampling(max_tokens=4))}
-    for before, request in zip(requests, requests[1:], strict=False):
+    for before, request in itertools.pairwise(requests):
         # The whole prompt before, its user header included, begins the next.
         assert results[request.key].candidates[0].cached_tokens >= 0.9 * len(before.prompt.token_ids)
 
