@@ -127,6 +127,16 @@ def test_chat_asks_by_instruction_with_the_dialogue_as_data() -> None:
     assert payload["max_completion_tokens"] == 8
 
 
+def test_text_that_utf8_cannot_carry_is_sent_all_the_same() -> None:
+    lone = SampleRequest(
+        "\ud800#1", Prompt("x\ud800", (1,), (), (2,)), (Draw(1.0, 0, 0),), ({"role": "user", "content": "\udfff"},)
+    )
+    with scripted(strict) as server:
+        assert run(server, lone)["\ud800#1"].error is None
+    with scripted(chatty) as server:
+        assert run(server, lone, model="m", mode="chat")["\ud800#1"].error is None
+
+
 def test_chat_without_messages_or_content_is_that_sites_error() -> None:
     def refusing(path: str, payload: Any) -> Answer:
         choice = {"index": 0, "message": {"content": None, "refusal": "no"}, "finish_reason": "content_filter"}

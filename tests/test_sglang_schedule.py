@@ -181,6 +181,7 @@ def test_sites_of_one_conversation_share_a_server_and_only_a_dead_servers_sites_
     assert before == {key: transport.choose(key).url for key in before}
     shares = [list(before.values()).count(url) for url in urls]
     assert min(shares) > 50
+    assert transport.choose("\ud800").url in urls
     transport.endpoints[0].down_until = float("inf")
     after = {key: transport.choose(key).url for key in before}
     assert all(after[key] == before[key] for key in before if before[key] != urls[0])

@@ -107,7 +107,9 @@ class HttpTransport:
 
         Rendezvous hashing (Thaler & Ravishankar 1998): only the keys of a server that is down move.
         """
-        ranked = sorted(self.endpoints, key=lambda e: hashlib.sha256(f"{e.url} {affinity}".encode()).digest())
+        ranked = sorted(
+            self.endpoints, key=lambda e: hashlib.sha256(f"{e.url} {affinity}".encode(errors="replace")).digest()
+        )
         now = time.monotonic()
         return next((e for e in ranked if e.down_until <= now), ranked[0])
 

@@ -320,11 +320,16 @@ def chat_messages(messages: Sequence[Message]) -> list[dict[str, str]]:
         raise Failure("the chat mode needs the messages of the conversation", retry=False, status=400)
     shown = [{"role": message.get("role"), "content": message.get("content")} for message in messages]
     dialogue = json.dumps({"conversation": shown}, ensure_ascii=False, default=str)
-    return [{"role": "system", "content": INSTRUCTION}, {"role": "user", "content": dialogue}]
+    return [{"role": "system", "content": INSTRUCTION}, {"role": "user", "content": _encodable(dialogue)}]
 
 
 def _prompt(prompt: Prompt, dialect: Dialect) -> list[int] | str:
-    return list(prompt.token_ids) if dialect.ids else prompt.text
+    return list(prompt.token_ids) if dialect.ids else _encodable(prompt.text)
+
+
+def _encodable(text: str) -> str:
+    """`text` with lone surrogates replaced, which JSON can hold but UTF-8 cannot carry."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _hopeless(failure: Failure, url: str) -> Exception:

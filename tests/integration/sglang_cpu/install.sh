@@ -14,7 +14,7 @@ fi
 # The CPU build first: PyPI's torch for Linux brings gigabytes of CUDA. An index of its own that does not answer is no
 # reason to fail, since the plain one has a torch that works as well.
 "$venv/bin/pip" install -q --disable-pip-version-check uv
-"$venv/bin/pip" install -q --disable-pip-version-check torch==2.13.0 --index-url "${TORCH_INDEX:-https://download.pytorch.org/whl/cpu}" 2>/dev/null ||
+"$venv/bin/pip" install -q --disable-pip-version-check --retries 1 --timeout 15 torch==2.13.0 --index-url "${TORCH_INDEX:-https://download.pytorch.org/whl/cpu}" 2>/dev/null ||
   "$venv/bin/pip" install -q --disable-pip-version-check torch==2.13.0
 pip=("$venv/bin/uv" pip install -q --python "$venv/bin/python")
 echo 'torch==2.13.0' >"$venv/override.txt"
