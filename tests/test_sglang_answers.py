@@ -114,3 +114,26 @@ def test_scaling_is_told_from_rounding_or_left_open(top: list[float], noise: flo
     if one > 0.5:
         assert logprob_scale.unscaled(one, one + noise) is True
         assert logprob_scale.unscaled(one, 2 * one + noise) is False
+
+
+@pytest.mark.parametrize(
+    ("text", "pieces", "ids", "extra", "kept"),
+    [
+        ("ok", ["ok", "<end>"], [9, 2], {"matched_stop": 2}, 1),
+        ("ok", ["ok", "<end>"], [9, 2], {"stop_reason": None}, 1),
+        ("ok", ["ok", "<eos>"], [9, 0], {"stop_reason": None}, 1),
+        ("ok", ["ok", "<|", "user|>"], [9, 4, 5], {"stop_reason": "<|user|>"}, 1),
+        ("ok", ["ok<|", "user|>"], [9, 5], {"matched_stop": "<|user|>"}, None),
+        ("", ["<end>"], [2], {"matched_stop": 2}, 0),
+        ("ok", None, [9, 7], {"stop_reason": "x"}, None),
+    ],
+)
+def test_tokens_of_a_completion(
+    text: str, pieces: Any, ids: list[int], extra: dict[str, Any], kept: int | None
+) -> None:
+    logprobs = pieces and {"tokens": pieces, "token_logprobs": [-float(i) for i in range(len(pieces))]}
+    choice = {"text": text, "finish_reason": "stop", "token_ids": ids, "logprobs": logprobs, **extra}
+    found = openai_answers.completion({"choices": [choice]}, Draw(1.0, 0, 0), (2,), logprobs=True)
+    assert found.turn == text
+    assert found.token_ids == (None if kept is None else tuple(ids[:kept]))
+    assert found.token_logprobs == (None if kept is None else tuple(-float(i) for i in range(kept)))
