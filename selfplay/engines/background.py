@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import queue
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Iterator
@@ -36,13 +37,22 @@ class BackgroundLoop:
             future.cancel()
 
     def close(self) -> None:
-        """Stops the thread. Safe to call twice."""
+        """Cancels what still runs and stops the thread. Safe to call twice."""
         if self.loop.is_closed():
             return
+        with contextlib.suppress(TimeoutError):
+            self.submit(_cancel_others()).result(timeout=10)
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join(timeout=10)
         if not self._thread.is_alive():
             self.loop.close()
+
+
+async def _cancel_others() -> None:
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
 
 
 def drive(

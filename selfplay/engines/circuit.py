@@ -1,10 +1,12 @@
 """Tells one request that failed from an engine that is broken, so that a dead server costs minutes and not the night.
 
-Knows counts of successes and failures; knows nothing of what was asked.
+Knows when things succeeded and how many failed; knows nothing of what was asked.
 """
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -26,23 +28,24 @@ class Circuit:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._successes = 0
+        self._last_success = -math.inf
         self._strikes = 0
 
     async def request(self, call: Callable[[], Awaitable[Result]]) -> Result:
         """Passes a request's result or failure on.
 
         Raises:
-            EngineError: The server was away for all of the request's patience, and for everybody else's as well.
+            EngineError: The server was away for the request's patience, and for everybody else's as well.
         """
-        before = self._successes
+        began = time.monotonic()
         try:
             result = await call()
         except Failure as failure:
-            if failure.away and self._successes == before:
+            # Successes of the first half may stem from before the server went away.
+            if failure.away and self._last_success < (began + time.monotonic()) / 2:
                 raise EngineError(f"{self._name} stays away: {failure}; start it and run the same again") from None
             raise
-        self._successes += 1
+        self._last_success = time.monotonic()
         return result
 
     def site_done(self) -> None:

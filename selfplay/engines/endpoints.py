@@ -16,6 +16,9 @@ LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1", "0.0.0.0"})  # noqa: S104
 DOWN_FOR = 5.0
 """Seconds for which a server that did not answer is passed over, where there is another."""
 
+FIRST_CONTACT = Policy(retries=2, patience=5.0, longest_wait=2.0)
+"""Short, since a typo in the URL should show at once; a server that is about to start is for `launch` to wait for."""
+
 
 class Transport(Protocol):
     """How requests in SGLang's native format reach the model: over HTTP, or in process."""
@@ -49,8 +52,8 @@ class Endpoint:
     def __init__(self, url: str, *, timeout: float, connections: int, api_key: str | None) -> None:
         import httpx
 
-        parts = urlsplit(url)
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
+        host = host_of(url)
+        if host is None:
             raise UsageError(f"{url!r} is no base URL: give something like http://127.0.0.1:30000")
         self.url = url.rstrip("/")
         self.down_until = 0.0
@@ -60,7 +63,7 @@ class Endpoint:
             limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
             headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
             # A proxy set for the outside world must not take the requests to this machine.
-            trust_env=parts.hostname not in LOOPBACK,
+            trust_env=host not in LOOPBACK,
         )
 
     async def call(self, method: str, path: str, payload: Any = None) -> Any:
@@ -104,7 +107,9 @@ class HttpTransport:
 
         Rendezvous hashing (Thaler & Ravishankar 1998): only the keys of a server that is down move.
         """
-        ranked = sorted(self.endpoints, key=lambda e: hashlib.sha256(f"{e.url} {affinity}".encode()).digest())
+        ranked = sorted(
+            self.endpoints, key=lambda e: hashlib.sha256(f"{e.url} {affinity}".encode(errors="replace")).digest()
+        )
         now = time.monotonic()
         return next((e for e in ranked if e.down_until <= now), ranked[0])
 
@@ -119,7 +124,7 @@ class HttpTransport:
             return answer
 
         def note(failure: Failure) -> None:
-            if failure.status is None or failure.away:
+            if failure.away or not failure.reached:
                 chosen.down_until = time.monotonic() + DOWN_FOR
                 self._on_away()
 
@@ -150,12 +155,10 @@ class HttpTransport:
         return found
 
     async def _describe(self, endpoint: Endpoint) -> dict[str, Any]:
-        # Short, since a typo in the URL should show at once; a server that is about to start is for `launch`.
-        policy = Policy(retries=2, patience=10.0, longest_wait=2.0)
         failure: Failure | None = None
         for path in ("/server_info", "/get_server_info", "/get_model_info"):
             try:
-                info = await retry.persist(lambda path=path: endpoint.call("GET", path), policy)  # type: ignore[misc]
+                info = await retry.persist(lambda path=path: endpoint.call("GET", path), FIRST_CONTACT)  # type: ignore[misc]
             except Failure as error:
                 failure = error
                 if error.status != 404:
@@ -171,6 +174,16 @@ class HttpTransport:
     async def aclose(self) -> None:
         for endpoint in self.endpoints:
             await endpoint.client.aclose()
+
+
+def host_of(url: str) -> str | None:
+    """The host of an HTTP base URL, or None where it is none."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        return None
+    return parts.hostname if parts.scheme in {"http", "https"} else None
 
 
 def without_secrets(url: str) -> str:

@@ -9,11 +9,9 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
-import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
-from urllib.parse import urlsplit
 
 from selfplay.core import Candidate, Draw, Message, Prompt, Sampling
 from selfplay.engines import openai_answers as answers
@@ -21,7 +19,8 @@ from selfplay.engines import retry
 from selfplay.engines.background import BackgroundLoop, Release, drive
 from selfplay.engines.base import SampleRequest, SampleResult, ScoreRequest
 from selfplay.engines.circuit import Circuit
-from selfplay.engines.endpoints import LOOPBACK, without_secrets
+from selfplay.engines.endpoints import FIRST_CONTACT, LOOPBACK, host_of, without_secrets
+from selfplay.engines.logprob_scale import TOP, unscaled
 from selfplay.engines.retry import OWN_FAULT, Failure, Policy
 from selfplay.errors import EngineError, UsageError
 
@@ -90,7 +89,8 @@ class OpenAIEngine:
         url = base_url or os.environ.get("OPENAI_BASE_URL")
         if mode not in ("completions", "chat"):
             raise UsageError(f"mode {mode!r}: the openai engine has completions and chat")
-        if not url or urlsplit(url).scheme not in {"http", "https"} or not urlsplit(url).hostname:
+        host = host_of(url or "")
+        if url is None or host is None:
             raise UsageError(
                 f"the openai engine needs --base-url (or OPENAI_BASE_URL) such as http://127.0.0.1:8000/v1; got {url!r}"
             )
@@ -111,7 +111,7 @@ class OpenAIEngine:
             timeout=timeout,
             max_retries=0,  # ours know when a server is away
             # A proxy set for the outside world must not take the requests to this machine.
-            http_client=openai.DefaultAsyncHttpxClient(trust_env=urlsplit(url).hostname not in LOOPBACK),
+            http_client=openai.DefaultAsyncHttpxClient(trust_env=host not in LOOPBACK),
         )
         try:
             listed = self._background.run(self._models())
@@ -172,9 +172,8 @@ class OpenAIEngine:
             self._background.close()
 
     async def _models(self) -> list[str]:
-        policy = Policy(retries=2, patience=10.0, longest_wait=2.0)
         try:
-            body = await retry.persist(lambda: self._call(self._client.models.with_raw_response.list), policy)
+            body = await retry.persist(lambda: self._call(self._client.models.with_raw_response.list), FIRST_CONTACT)
         except Failure as failure:
             if failure.status in (404, 405):
                 return []
@@ -290,15 +289,15 @@ class OpenAIEngine:
             raise refusal or Failure("no dialect", retry=False)
 
     async def _logprobs_unscaled(self, prompt: Prompt, dialect: Dialect) -> bool:
-        """Whether logprobs are of temperature 1 at other temperatures too: the two best tokens' gap then stays."""
+        """Whether logprobs are of temperature 1 at other temperatures too, as far as can be seen."""
         gaps = []
         for temperature in (1.0, 0.5):
-            body = {"input": _prompt(prompt, dialect), "max_tokens": 1, "logprobs": 2, "temperature": temperature}
+            body = {"input": _prompt(prompt, dialect), "max_tokens": 1, "logprobs": TOP, "temperature": temperature}
             try:
                 gaps.append(answers.top_gap(await self._post(body)))
             except Failure:
                 return False
-        return math.isclose(gaps[0], gaps[1], rel_tol=0.2)
+        return unscaled(*gaps) is True
 
     async def _score(self, prefix: tuple[int, ...], continuation: tuple[int, ...]) -> list[float]:
         if not continuation:
@@ -321,11 +320,16 @@ def chat_messages(messages: Sequence[Message]) -> list[dict[str, str]]:
         raise Failure("the chat mode needs the messages of the conversation", retry=False, status=400)
     shown = [{"role": message.get("role"), "content": message.get("content")} for message in messages]
     dialogue = json.dumps({"conversation": shown}, ensure_ascii=False, default=str)
-    return [{"role": "system", "content": INSTRUCTION}, {"role": "user", "content": dialogue}]
+    return [{"role": "system", "content": INSTRUCTION}, {"role": "user", "content": _encodable(dialogue)}]
 
 
 def _prompt(prompt: Prompt, dialect: Dialect) -> list[int] | str:
-    return list(prompt.token_ids) if dialect.ids else prompt.text
+    return list(prompt.token_ids) if dialect.ids else _encodable(prompt.text)
+
+
+def _encodable(text: str) -> str:
+    """`text` with lone surrogates replaced, which JSON can hold but UTF-8 cannot carry."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _hopeless(failure: Failure, url: str) -> Exception:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from selfplay.core import Candidate, Draw
+from selfplay.engines.logprob_scale import gap
 from selfplay.engines.retry import Failure, wrong_shape
 
 
@@ -86,11 +87,10 @@ def echoed(answer: Any, prefix: int, continuation: int) -> list[float] | None:
 
 
 def top_gap(answer: Any) -> float:
-    """Difference (nats) between the two likeliest first tokens; NaN where the server does not tell."""
+    """Nats between the likeliest first token and the last that the server names; NaN where it names none."""
     logprobs = _choice(answer).get("logprobs")
     try:
-        tops = sorted((float(v) for v in logprobs["top_logprobs"][0].values()), reverse=True)  # type: ignore[index]
-        return tops[0] - tops[1]
+        return gap([float(value) for value in logprobs["top_logprobs"][0].values()])  # type: ignore[index]
     except (KeyError, IndexError, TypeError, ValueError, AttributeError):
         return math.nan
 

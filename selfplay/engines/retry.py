@@ -32,17 +32,26 @@ class Failure(Exception):
         counted: Whether the attempt counts against `Policy.retries`. A server that is away or asks for patience is
             waited for until `Policy.patience` is over; only faults that a request may itself cause are counted.
         wait: Seconds the server asked for (Retry-After), or None.
-        status: HTTP status, or None where there was none.
+        status: HTTP status of an answer that was no success, else None.
+        reached: False where the connection failed, so that another server may do better.
     """
 
     def __init__(
-        self, message: str, *, retry: bool, counted: bool = True, wait: float | None = None, status: int | None = None
+        self,
+        message: str,
+        *,
+        retry: bool,
+        counted: bool = True,
+        wait: float | None = None,
+        status: int | None = None,
+        reached: bool = True,
     ) -> None:
         super().__init__(one_line(message))
         self.retry = retry
         self.counted = counted
         self.wait = wait
         self.status = status
+        self.reached = reached
 
     @property
     def away(self) -> bool:
@@ -127,7 +136,7 @@ def from_transport(error: BaseException) -> Failure:
     # A refused connection says nothing about the request; a server that drops it half-way may have died of it.
     away = bool(kinds & {"ConnectError", "ConnectTimeout", "PoolTimeout"})
     retry = bool(kinds & {"TransportError", "DecodingError"}) and "UnsupportedProtocol" not in kinds
-    return Failure(message, retry=retry, counted=not away)
+    return Failure(message, retry=retry, counted=not away, reached=False)
 
 
 def parse(body: bytes) -> Any:

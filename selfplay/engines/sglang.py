@@ -9,7 +9,6 @@ the one before. Knows nothing of HTTP or processes: a `Transport` carries the re
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -19,6 +18,7 @@ from selfplay.engines.background import BackgroundLoop, Release, drive
 from selfplay.engines.base import SampleRequest, SampleResult, ScoreRequest
 from selfplay.engines.circuit import Circuit
 from selfplay.engines.endpoints import HttpTransport, Transport
+from selfplay.engines.logprob_scale import TOP, unscaled
 from selfplay.engines.retry import Failure, Policy
 from selfplay.engines.sglang_server import Server
 from selfplay.errors import EngineError
@@ -251,29 +251,26 @@ class SglangEngine:
         }
 
     async def _probe_logprobs(self, prompt: Prompt) -> None:
-        """Finds out whether logprobs come before the temperature or after it.
-
-        SGLang divides the logits by the temperature first unless the server runs with
-        SGLANG_RETURN_ORIGINAL_LOGPROB=1, which no endpoint tells: so the gap between the two best tokens is measured
-        at temperatures 1 and 0.5, where it doubles if they are scaled.
-        """
-        assert self._transport is not None  # noqa: S101
+        """Finds out once whether logprobs are of temperature 1 at other temperatures too (see `logprob_scale`)."""
+        transport = self._transport
+        assert transport is not None  # noqa: S101
         async with self._probing:
             if self._unscaled is not None:
                 return
             gaps = []
             for temperature in (1.0, 0.5):
-                payload = {"input_ids": list(prompt.token_ids), "return_logprob": True, "top_logprobs_num": 2}
+                payload = {"input_ids": list(prompt.token_ids), "return_logprob": True, "top_logprobs_num": TOP}
                 payload["sampling_params"] = {"max_new_tokens": 1, "temperature": temperature}
-                gaps.append([answers.top_gap(answer) for answer in await self._transport.everywhere(payload)])
-            if gaps[0] and len(gaps[0]) == len(gaps[1]):
-                self._unscaled = all(math.isclose(a, b, rel_tol=0.2) for a, b in zip(*gaps, strict=True))
+                gaps.append([answers.top_gap(answer) for answer in await transport.everywhere(payload)])
+            found = {unscaled(one, half) for one, half in zip(*gaps, strict=False)}
+            if found and None not in found:
+                self._unscaled = found == {True}
 
     async def _score(self, request: ScoreRequest) -> list[list[float]]:
         wanted = [continuation for continuation in request.continuations if continuation]
         if not wanted:
             return [[] for _ in request.continuations]
-        affinity = str(request.prefix[:64])
+        affinity = str(request.prefix)
         if len(wanted) > 1:
             await self._generate(_prefill(request.prefix), affinity)
         payload = {

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from selfplay.core import Candidate, Draw, Prompt
+from selfplay.engines.logprob_scale import gap
 from selfplay.engines.retry import wrong_shape
 
 
@@ -50,10 +51,9 @@ def cached_tokens(answer: Any) -> int:
 
 
 def top_gap(answer: Any) -> float:
-    """Difference (nats) between the two likeliest first tokens."""
+    """Nats between the likeliest first token and the last that the server names; NaN where it names none."""
     try:
-        (best, *_), (second, *_) = _meta(answer)["output_top_logprobs"][0]
-        return float(best) - float(second)
+        return gap([float(row[0]) for row in _meta(answer)["output_top_logprobs"][0]])
     except (KeyError, IndexError, TypeError, ValueError):
         return math.nan
 

@@ -27,7 +27,7 @@ REVIVALS = 3
 """Times a server that died is started again within one run."""
 
 # Reads until the pipe from us closes, which it does however we end, SIGKILL included; then ends the server's group.
-WATCHDOG = 'read _; kill -KILL -- "-$1" 2>/dev/null'
+WATCHDOG = 'read _; kill -s KILL -- "-$1" 2>/dev/null'
 
 
 class Server:

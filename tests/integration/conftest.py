@@ -1,0 +1,47 @@
+"""Real models and servers, each made once per session."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from selfplay.engines.sglang_server import Server, launch
+from tests.integration import sglang_cpu
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> str:
+    """Folder of SmolLM2-135M-Instruct; SELFPLAY_TEST_SMOLLM2 names one that is there already."""
+    given = os.environ.get("SELFPLAY_TEST_SMOLLM2")
+    if given:
+        return given
+    models = pytest.importorskip("selfplay.models")
+    return str(models.resolve("smollm2-135m"))
+
+
+@pytest.fixture(scope="session")
+def sglang_python() -> str:
+    """Python of the environment that tests/integration/sglang_cpu/install.sh makes."""
+    python = os.environ.get("SELFPLAY_SGLANG_PYTHON")
+    if not python:
+        pytest.skip("SELFPLAY_SGLANG_PYTHON names no Python with SGLang (tests/integration/sglang_cpu/install.sh)")
+    return python
+
+
+@pytest.fixture(scope="session")
+def sglang_server(smollm2: str, sglang_python: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A real SGLang server with SmolLM2 in fp32; takes a minute or two to be ready."""
+    log: Path = tmp_path_factory.mktemp("sglang") / "server.log"
+    server = launch(
+        smollm2,
+        python=sglang_python,
+        log_path=log,
+        extra_args=sglang_cpu.ARGUMENTS,
+        env=sglang_cpu.ENV,
+        ready_timeout=600,
+    )
+    yield server
+    server.close()
