@@ -1,4 +1,4 @@
-"""Phrases that give away who speaks and what for, in the languages the project promises.
+"""Phrases that give away who speaks, in the languages the project promises.
 
 English, Spanish, German, French, Portuguese, Italian, Chinese, Japanese, Hindi, Arabic and Russian. Every pattern is
 an alternation of plain phrases without nested repetition, so that matching time is linear in the text.
@@ -6,10 +6,11 @@ an alternation of plain phrases without nested repetition, so that matching time
 
 from __future__ import annotations
 
+# ruff: noqa: E501  (one alternative a line reads better than a wrapped one)
 import re
 
 
-def _phrases(*groups: str, start: bool = False) -> re.Pattern[str]:
+def phrases(*groups: str, start: bool = False) -> re.Pattern[str]:
     """Alternatives, one per line. Latin and Cyrillic phrases match whole words; `start` ties them to a line's start."""
     spaced: list[str] = []
     unspaced: list[str] = []
@@ -44,7 +45,7 @@ ROLE_MARKER = re.compile(
 )
 """A role's name in front of a line, as in a transcript."""
 
-ASSISTANT = _phrases(
+ASSISTANT = phrases(
     r"""
     as an ai(?: language)? model
     as an ai\b
@@ -148,7 +149,7 @@ ASSISTANT = _phrases(
 )
 """Offers, disclaimers and courtesies that come from the assistant's seat."""
 
-OPENING = _phrases(
+OPENING = phrases(
     r"""
     sure[,!.]? (?:here|i|let|thing)
     (?:sure|certainly|absolutely|of course)[!,:]
@@ -193,7 +194,7 @@ OPENING = _phrases(
 )
 """How an assistant opens an answer."""
 
-ADVICE = _phrases(
+ADVICE = phrases(
     r"""
     i'd (?:recommend|suggest|advise|start|keep|go)
     i would (?:recommend|suggest|advise|be happy)
@@ -232,7 +233,7 @@ ADVICE = _phrases(
 )
 """Advice, instructions and reports of work done: the assistant's trade, though users speak so at times."""
 
-PLANNING = _phrases(
+PLANNING = phrases(
     r"""
     the user(?:'s)? (?:is|wants|want|asks|asked|might|may|could|would|will|should|needs|has|just|seems|now|then|probably|said|message|next|turn|reply|question|request|intent)
     (?:as|like|acting as|pretend(?:ing)? to be|speak(?:ing)? as|play(?:ing)?|role of) (?:the|a) (?:user|human|customer)
@@ -257,7 +258,7 @@ PLANNING = _phrases(
     (?:reply|response|message|question) options?
     keep (?:it|the tone|the message|the reply) (?:short|casual|brief|natural|grateful|polite|under|in character)
     (?:write|make|phrase|put) it (?:in|as|like|short|casual|polite|natural)
-    what (?:the user|a user|would (?:the|a) (?:user|customer|person)) 
+    what (?:the user|a user|would (?:the|a) (?:user|customer|person))
     (?:thought|thinking|reasoning|analysis|goal|strategy)(?: process)?:
     """,
     r"""
@@ -301,7 +302,7 @@ PLANNING = _phrases(
     (?:يجب أن|علي أن|ينبغي) (?:أرد|أسأل|أكتب|نرد)
     """,
 )
-STEERING = _phrases(
+STEERING = phrases(
     r"""
     (?:ask|asks|asking) (?:for|about|which|what|whether|why|how|if|him|her|them)
     (?:respond|reply|react|answer) (?:to|with|as|by|politely|briefly)
@@ -317,150 +318,3 @@ STEERING = _phrases(
 
 STAGE_NOTE = re.compile(r"^\s*[\[(*<][^\])*>\n]{3,80}[\])*>]\s*(?:$|\n|[A-Z\"“])")
 """A turn that opens with a note in brackets or asterisks, as in a script."""
-
-GENERIC = _phrases(
-    r"""
-    (?:can|could|would) you (?:please )?(?:tell me more|explain (?:more|further|that|this|it)|elaborate|clarify|expand)
-    tell me more
-    (?:give|show) me (?:an|some|another|more) examples?
-    (?:can|could) you (?:please )?(?:give|provide|show)(?: me)? (?:an|some|another|more) (?:examples?|details?|information)
-    what do you think
-    that's (?:very |really |so )?(?:interesting|helpful|great|useful|good to know)
-    (?:thanks|thank you) for (?:the|your) (?:explanation|help|information|info|answer|explaining)
-    i (?:see|understand|get it)
-    makes sense
-    what else
-    anything else
-    how does (?:that|this|it) work
-    what does (?:that|this) mean
-    why is (?:that|this)
-    go on
-    keep going
-    (?:cuéntame|dime|puedes (?:decirme|explicar(?:me)?|contarme)) (?:algo )?más
-    qué (?:opinas|piensas)
-    (?:puedes|podrías) (?:dar(?:me)?|poner(?:me)?) (?:un|más|algún) ejemplos?
-    (?:kannst du|können sie) (?:mir )?(?:das |dazu )?(?:mehr|näher|genauer|ein beispiel|bitte mehr)
-    was (?:denkst|meinst|hältst) du
-    das ist (?:sehr |echt )?(?:interessant|hilfreich)
-    (?:peux-tu|pouvez-vous|tu peux) (?:m'en dire plus|(?:me )?donner (?:un|plus|des)|expliquer (?:davantage|plus|ça))
-    (?:qu'en penses-tu|qu'en pensez-vous|dis-m'en plus)
-    c'est (?:très |vraiment )?(?:intéressant|utile)
-    (?:pode|poderia) (?:me )?(?:dizer|falar|explicar|contar|dar) (?:mais|um exemplo)
-    o que você acha
-    (?:puoi|potresti) (?:dirmi|spiegar(?:mi|e)|far(?:mi|e)|darmi) (?:di più|meglio|un esempio)
-    (?:cosa|che) ne pensi
-    (?:расскажи(?:те)?|объясни(?:те)?) (?:поподробнее|подробнее|больше)
-    (?:можешь|можете|приведи(?:те)?) (?:привести )?пример
-    что (?:ты|вы) думае(?:шь|те)
-    это (?:очень )?(?:интересно|полезно)
-    (?:能|可以)(?:再)?(?:详细|多)(?:说|讲|解释)
-    (?:能|可以)(?:给我)?举(?:个|一个)例
-    你(?:怎么看|觉得呢|有什么看法)
-    (?:もっと|もう少し)(?:詳しく|教えて)
-    (?:例|具体例)を(?:教えて|挙げて|ください)
-    どう思いますか
-    (?:और|थोड़ा और|विस्तार से) (?:बताइए|बताएं|बताओ|समझाइए)
-    आप क्या सोचते
-    (?:هل يمكنك|ممكن) (?:أن )?(?:تخبرني|توضح|تشرح|تعطيني) (?:المزيد|أكثر|مثال)
-    ما رأيك
-    """
-)
-"""Remarks that fit after almost any answer."""
-
-TEXTBOOK = _phrases(
-    r"""
-    what is the (?:difference between|best way|most|main|purpose|meaning|definition|name|importance|role|process|capital|average|formula)
-    what are (?:the|some) (?:main|best|different|most|benefits|advantages|key|common|types|ways|steps|causes|effects)
-    what (?:is|are) (?:a|an|the) [^\n?]{3,60}\?
-    how (?:do|does|can|to|would|did) (?:i|you|we|one|the|a|an|it|they|people|someone)? ?
-    how to
-    (?:please )?(?:write|create|generate|compose|design|develop|define|describe|translate|list|name|calculate|find|solve|identify) (?:a|an|the|me|some|\d+|all)
-    (?:can|could) you (?:please )?(?:write|create|generate|help me|recommend|suggest|describe|translate)
-    i (?:am|'m) (?:a|an|looking for|working on|trying to|planning)
-    i (?:need|want|would like) (?:help|to|a|an|you)
-    given (?:a|an|the|code)
-    """,
-    start=True,
-)
-"""Openings of self-contained requests, English only: what small models fall back to when they lose the thread."""
-
-REACTION = _phrases(
-    r"""
-    you (?:said|say|mention|mentioned|wrote|suggested|suggest|recommended|listed|gave|told|put|used|call|called|forgot|missed|skipped|meant|mean)
-    your (?:answer|example|code|version|suggestion|list|point|first|second|third|last|draft|table|explanation|step|plan|estimate)
-    (?:the|that|this) (?:first|second|third|fourth|last|1st|2nd|3rd|other|same) (?:one|option|step|point|part|line|version|paragraph|sentence|example)?
-    (?:step|option|point|line|row|number|item|part|section) (?:\d+|one|two|three|four|a|b|c)
-    (?:wait|hang on|hold on|hmm|actually|ok|okay|ah|oh|right|fair|cool|great|perfect|thanks|yes|yeah|no|nope)[,.!…—-]
-    (?:so|and|but|or|then|also|what if|what about|how about|why not|why would|why does|why is|which (?:one|of)|is (?:that|it|this)|does (?:that|it|this)|do (?:those|they|these)|would (?:that|it|this)|can (?:that|it|this)|are (?:they|those|these)|isn't|doesn't|if i|and if|should i|i'd|i'll|i tried|i did)
-    """,
-    start=True,
-)
-"""How people begin when they react: connectives, pointing words, doubts. English only."""
-
-POINTING = _phrases(
-    r"""
-    you (?:said|say|mention|mentioned|wrote|suggested|suggest|recommended|listed|gave|told|used|called|forgot|missed|skipped)
-    (?:that|this|those|these|it|them|the one|instead|same|other|still|already|either)
-    (?:dijiste|mencionas|mencionaste|eso|esto|esa|ese)
-    (?:du (?:sagst|schreibst|meinst|hast)|das|dieser?|diesen)
-    (?:tu (?:dis|as dit)|vous (?:dites|avez dit)|ça|cela|celui|celle)
-    (?:você (?:disse|falou|mencionou)|isso|esse|essa)
-    (?:hai (?:detto|scritto)|questo|quello|quella)
-    (?:ты (?:сказал|написал)|вы (?:сказали|написали)|это|этот|тот)
-    这(?:个|样|些)?
-    那(?:个|么|样|些)?
-    你(?:说|提到|刚才)
-    それ
-    その
-    これ
-    (?:यह|वह|वो|आपने)
-    (?:هذا|هذه|ذلك|تلك|قلت|ذكرت)
-    """
-)
-"""Words that point back at what was said."""
-
-QUESTION_WORD = _phrases(
-    r"""
-    (?:what|why|how|when|where|which|who|whose|is|are|does|do|did|can|could|should|would|will|was|were|isn't|doesn't)
-    (?:qué|cómo|cuándo|dónde|por qué|cuál|quién|puedo|puedes)
-    (?:was|wie|wann|wo|warum|welche[rsnm]?|wer|kann|soll|ist|sind|wieso)
-    (?:que|comment|quand|où|pourquoi|quel(?:le)?s?|qui|est-ce|combien|peux|faut-il)
-    (?:como|quando|onde|por que|qual|quem|posso|o que)
-    (?:come|quando|dove|perché|quale|chi|cosa|posso)
-    (?:что|как|когда|где|почему|какой|какая|кто|можно|сколько)
-    """,
-    start=True,
-)
-"""A sentence that opens like a question, question mark or not."""
-
-FIRST_PERSON = _phrases(
-    r"""
-    (?:i|i'm|i've|i'd|i'll|me|my|mine|we|our|us)
-    (?:yo|mi|mis|me|nos)
-    (?:ich|mir|mich|mein(?:e[rnms]?)?|wir|uns)
-    (?:je|j'|moi|mon|ma|mes|nous)
-    (?:eu|meu|minha|nós)
-    (?:io|mio|mia|noi)
-    (?:я|мне|меня|мой|моя|мы|нас)
-    我
-    (?:私|僕|俺)
-    (?:मैं|मुझे|मेरे|मेरा|मेरी)
-    """
-)
-"""The speaker speaks of themselves."""
-
-SECOND_PERSON = _phrases(
-    r"""
-    (?:you|your|yours|you're|you've|you'll)
-    (?:tú|te|tu|tus|usted)
-    (?:du|dir|dich|dein(?:e[rnms]?)?|ihnen)
-    (?:tu|toi|ton|ta|tes|vous|votre|vos)
-    (?:você|seu|sua)
-    (?:ti|tuo|tua|lei)
-    (?:ты|тебе|тебя|вы|вам|вас|ваш)
-    (?:你|您)
-    あなた
-    (?:आप|आपके|आपका|आपकी|तुम)
-    """
-)
-"""The other one is addressed."""

@@ -77,12 +77,12 @@ def estimate_genuine(
 
 def _replicated(features: Features, rules: RuleSet, decided: NDArray[np.intp]) -> NDArray[np.float64]:
     """p_genuine under every replicate, shape (replicates, n); as in `labelling.probability`."""
-    result: NDArray[np.float64] | None = None
+    count = min(len(calibration.replicates) for calibration in rules.calibrations.values())
+    result = np.full((count, len(features)), np.nan)
     for calibration in rules.calibrations.values():
-        known = calibration.replicated(calibration.design(features, decided >= 0))
-        result = known if result is None else np.where(np.isnan(known), result[: len(known)], known[: len(result)])
-    assert result is not None
-    return np.minimum(result, caps(rules)[decided])
+        known = calibration.replicated(calibration.design(features, decided >= 0))[:count]
+        result = np.where(np.isnan(known), result, known)
+    return np.asarray(np.minimum(result, caps(rules)[decided]), dtype=np.float64)
 
 
 def _clusters(table: pl.DataFrame) -> NDArray[np.intp]:
@@ -95,8 +95,8 @@ def _clusters(table: pl.DataFrame) -> NDArray[np.intp]:
 
 def _by_cluster(p: NDArray[np.float64], cluster: NDArray[np.intp]) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
     counts = np.bincount(cluster)
-    sums = np.stack([np.bincount(cluster, weights=row, minlength=len(counts)) for row in p])
-    return sums, counts
+    sums = np.array([np.bincount(cluster, weights=row, minlength=len(counts)) for row in p], dtype=np.float64)
+    return sums, np.asarray(counts, dtype=np.intp)
 
 
 def _why(table: pl.DataFrame, rules: RuleSet, features: Features, generator: str | None, primed: bool) -> list[str]:

@@ -8,13 +8,11 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from filters import cues
+from filters import cues, remarks
 from filters.features import FEATURES, Features
 from filters.units import plain
 
 if TYPE_CHECKING:
-    import polars as pl
-
     from filters.rules import Rule
 
 QUOTE = 80
@@ -29,32 +27,32 @@ _PATTERNS: dict[str, re.Pattern[str]] = {
     "opening": cues.OPENING,
     "planning": cues.PLANNING,
     "stage_note": cues.STAGE_NOTE,
-    "generic": cues.GENERIC,
-    "textbook": cues.TEXTBOOK,
+    "generic": remarks.GENERIC,
+    "textbook": remarks.TEXTBOOK,
 }
 
 
-def evidence(rule: Rule, features: Features, row: int, turn: str, table: pl.DataFrame) -> str:
+def evidence(rule: Rule, features: Features, row: int, turn: str, history: list[str], answer: str) -> str:
     """E.g. `edit similarity to an earlier user message 0.97 >= 0.9; "why is the sky blue"`."""
     parts = []
     quote = None
     for test in rule.tests:
         value = features.values[test.feature][row]
         parts.append(f"{FEATURES[test.feature].says} {value:.3g} {test.op} {test.value:g}")
-        quote = quote or _quote(test.feature, test.op, row, turn, table)
+        quote = quote or _quote(test.feature, test.op, turn, history, answer)
     return "; ".join(parts if quote is None else [*parts, f'"{quote}"'])
 
 
-def _quote(feature: str, op: str, row: int, turn: str, table: pl.DataFrame) -> str | None:
+def _quote(feature: str, op: str, turn: str, history: list[str], answer: str) -> str | None:
     if op == "<=":
         return None
     if feature in _PATTERNS:
         found = _PATTERNS[feature].search(plain(turn[:8000]))
         return _cut(found.group()) if found else None
     if feature.startswith("query_") and feature != "query_new":
-        return _shared(turn, "\n".join(table["history"][row].to_list()))
+        return _shared(turn, "\n".join(text or "" for text in history))
     if feature in ("answer_cover", "answer_sentence", "answer_recall", "answer_run", "answer_order"):
-        return _shared(turn, table["answer"][row] or "")
+        return _shared(turn, answer)
     return None
 
 
@@ -62,8 +60,11 @@ def _shared(turn: str, other: str) -> str | None:
     """The longest stretch that both hold."""
     from difflib import SequenceMatcher
 
-    turn, other = turn[:400], other[:3000]
-    matcher = SequenceMatcher(None, turn.casefold(), other.casefold(), autojunk=False)
+    turn, other = turn[:300], other[:2000]
+    lowered, lowered_other = turn.lower(), other.lower()
+    if len(lowered) != len(turn):  # A few letters grow when lowered, and places would shift.
+        lowered, lowered_other = turn, other
+    matcher = SequenceMatcher(None, lowered, lowered_other, autojunk=False)
     found = matcher.find_longest_match()
     return _cut(turn[found.a : found.a + found.size]) if found.size > 3 else None
 

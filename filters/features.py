@@ -14,7 +14,7 @@ import numpy as np
 
 from filters import form, overlap
 from filters.context import Context
-from filters.units import is_english
+from filters.units import speaks_other
 
 if TYPE_CHECKING:
     import polars as pl
@@ -94,6 +94,14 @@ class Features:
         """The same features for some of the rows."""
         return Features({name: column[rows] for name, column in self.values.items()}, self.english[rows])
 
+    @classmethod
+    def concat(cls, parts: list[Features]) -> Features:
+        """The rows of all parts, one after another; at least one part."""
+        return cls(
+            {name: np.concatenate([part.values[name] for part in parts]) for name in FEATURES},
+            np.concatenate([part.english for part in parts]),
+        )
+
 
 def compute(table: pl.DataFrame) -> Features:
     """Text features of every row, and the signal columns that are there.
@@ -122,7 +130,7 @@ def compute(table: pl.DataFrame) -> Features:
         turn = turn or ""
         measured = form.measure(turn, reason, context)
         rows[index] = (*measured.values, *overlap.measure(measured.text, context))
-        english[index] = context.english and is_english(measured.text)
+        english[index] = context.english and not speaks_other(measured.text)
     values = {feature.name: rows[:, column] for column, feature in enumerate(TEXT)}
     for feature in SIGNALS:
         if feature.name in table.columns:

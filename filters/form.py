@@ -7,7 +7,7 @@ import zlib
 from collections import Counter
 from typing import NamedTuple
 
-from filters import cues
+from filters import cues, remarks
 from filters.context import TURN_LIMIT, Context, script
 from filters.units import plain
 
@@ -53,7 +53,6 @@ _CODE_LINE = re.compile(
     r"\w[\w.]{0,60}\(.{0,200}\)\s*[;:]?|```.{0,40}|\$\s.{1,200})\s*$"
 )
 _LIST_ITEM = re.compile(r"^\s*(?:[-*•·–]|\(?\d{1,3}[.)]|[a-zA-Z][.)])\s+\S", re.MULTILINE)
-_LOOP = re.compile(r"(?=(.{2,60}?)\1{2})", re.DOTALL)
 _WORD = re.compile(r"\w+")
 _END = (
     ".",
@@ -107,14 +106,14 @@ def measure(turn: str, finish_reason: str | None, context: Context) -> Form:
         len(letters) / visible if visible else 0.0,
         sum(len(line) for line in lines if _CODE_LINE.match(line)) / max(1, sum(map(len, lines))),
         _unbalanced(text),
-        sum(script(char) not in context.letters for char in letters) / len(letters) if letters else 0.0,
+        0.0 if bare.isascii() else _foreign(letters, context),
         _compression(text),
         _repeated(words),
         _loop(bare),
         float("nan") if finish_reason is None else float(finish_reason == "length"),
         float(bare.endswith(_END)),
         bare.count("?") + bare.count("？") + bare.count("؟"),
-        float(cues.QUESTION_WORD.match(bare) is not None),
+        float(remarks.QUESTION_WORD.match(bare) is not None),
         (len(bare) - question - 1) / len(bare) if question >= 0 else 0.0,
         len(cues.ASSISTANT.findall(text)),
         len(cues.ADVICE.findall(text)),
@@ -122,17 +121,21 @@ def measure(turn: str, finish_reason: str | None, context: Context) -> Form:
         len(cues.PLANNING.findall(text)),
         len(cues.STEERING.findall(text)),
         float(cues.STAGE_NOTE.match(text) is not None),
-        len(cues.GENERIC.findall(text)),
-        float(cues.TEXTBOOK.match(bare) is not None),
-        len(cues.REACTION.findall(text)),
-        len(cues.POINTING.findall(text)),
-        len(cues.FIRST_PERSON.findall(text)) / count,
-        len(cues.SECOND_PERSON.findall(text)) / count,
+        len(remarks.GENERIC.findall(text)),
+        float(remarks.TEXTBOOK.match(bare) is not None),
+        len(remarks.REACTION.findall(text)),
+        len(remarks.POINTING.findall(text)),
+        len(remarks.FIRST_PERSON.findall(text)) / count,
+        len(remarks.SECOND_PERSON.findall(text)) / count,
         float(bare[:1].islower()),
         sum(map(len, words)) / count,
         len(_LIST_ITEM.findall(text)),
     )
     return Form(text, tuple(map(float, values)))
+
+
+def _foreign(letters: list[str], context: Context) -> float:
+    return sum(script(char) not in context.letters for char in letters) / len(letters) if letters else 0.0
 
 
 def _unbalanced(text: str) -> int:
@@ -153,11 +156,11 @@ def _repeated(words: list[str]) -> float:
 
 
 def _loop(text: str) -> float:
-    """How often the last stretch of 2 to 60 characters follows itself at the end, or any at the start of a loop."""
+    """How often the last 2 to 60 characters stand there one after another."""
     tail = text[-600:]
     best = 1
     for width in range(2, min(60, len(tail) // 2) + 1):
-        if not any(char.isalnum() for char in tail[-width:]):
+        if not tail[:-width].endswith(tail[-width:]) or not any(char.isalnum() for char in tail[-width:]):
             continue
         times = 1
         while tail[-(times + 1) * width : len(tail) - times * width] == tail[-width:] and times < 50:

@@ -38,7 +38,7 @@ def label(table: pl.DataFrame, rules: RuleSet | None = None, features: Features 
     features = compute(table) if features is None else features
     decided = rules.decide(features)
     fired = [rules.rules[index] if index >= 0 else None for index in decided]
-    turns = table["turn"].to_list()
+    turns, answers, histories = (table[name].to_list() for name in ("turn", "answer", "history"))
     return table.with_columns(
         pl.Series("label", [(rule.label if rule else Label.FOLLOW_UP).value for rule in fired], pl.String),
         pl.Series("genuine", decided < 0, pl.Boolean),
@@ -47,7 +47,9 @@ def label(table: pl.DataFrame, rules: RuleSet | None = None, features: Features 
         pl.Series(
             "evidence",
             [
-                evidence(rule, features, index, turns[index] or "", table) if rule else None
+                evidence(rule, features, index, turns[index] or "", histories[index] or [], answers[index] or "")
+                if rule
+                else None
                 for index, rule in enumerate(fired)
             ],
             pl.String,
@@ -65,7 +67,7 @@ def probability(features: Features, rules: RuleSet, decided: NDArray[np.intp]) -
     for calibration in rules.calibrations.values():  # Smallest tier set first: a larger one overrides it.
         known = calibration.probability(calibration.design(features, decided >= 0))
         result = np.where(np.isnan(known), result, known)
-    return np.minimum(result, caps(rules)[decided])
+    return np.asarray(np.minimum(result, caps(rules)[decided]), dtype=np.float64)
 
 
 def caps(rules: RuleSet) -> NDArray[np.float64]:

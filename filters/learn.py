@@ -99,7 +99,7 @@ def _known(features: Features, inputs: tuple[str, ...]) -> Flags:
     signals = [name for name in inputs if name != FLAGGED and FEATURES[name].tier != "text"]
     if not signals:
         return np.ones(len(features), dtype=np.bool_)
-    return np.isfinite(features.matrix(tuple(signals))).all(axis=1)
+    return np.asarray(np.isfinite(features.matrix(tuple(signals))).all(axis=1), dtype=np.bool_)
 
 
 def _rules_with_precision(
@@ -109,7 +109,7 @@ def _rules_with_precision(
     names = np.full(len(labels), "", dtype=object)
     for fold in range(FOLDS):
         train_rows, test_rows = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
-        rules = fit_rules(features.take(train_rows), labels[train_rows], weights[train_rows])
+        rules = fit_rules(features.take(train_rows), labels[train_rows], weights[train_rows], sampled[train_rows])
         decided = RuleSet(rules).decide(features.take(test_rows))
         names[test_rows] = [rules[index].name if index >= 0 else "" for index in decided]
     final = tuple(
@@ -123,7 +123,7 @@ def _rules_with_precision(
                 for source, where in (("sampled", sampled), (WRITTEN, ~sampled))
             },
         )
-        for rule in fit_rules(features, labels, weights)
+        for rule in fit_rules(features, labels, weights, sampled)
     )
     return final, names != ""
 
@@ -146,10 +146,11 @@ def _calibrate(
 ) -> Calibration:
     genuine = labels == Label.FOLLOW_UP.value
     sampled = sources != WRITTEN
-    empty = Calibration(inputs, *_standard(inputs, features, flagged, sampled), (), (), {})
+    low, high, center, scale = _standard(inputs, features, flagged, sampled)
+    empty = Calibration(inputs, low, high, center, scale, (), (), {})
     design = empty.design(features, flagged)
     choice = min(
-        ((share, strength) for share in (0.0, 0.03, 0.1, 0.3) for strength in (0.01, 0.03, 0.1, 0.3, 1.0)),
+        ((share, strength) for share in (0.0, 0.03, 0.1, 0.3) for strength in (0.03, 0.1, 0.3)),
         key=lambda pair: _log_loss(genuine[sampled], _held_out(design, genuine, sampled, folds, *pair)[sampled]),
     )
     held_out = _held_out(design, genuine, sampled, folds, *choice)
@@ -164,19 +165,18 @@ def _calibrate(
         times = np.bincount(rng.integers(len(names), size=len(names)), minlength=len(names))[index]
         replicates.append(_logistic(design, genuine, sampled, times.astype(float), *choice))
     weights = _logistic(design, genuine, sampled, np.ones(len(design)), *choice)
-    return Calibration(inputs, empty.low, empty.high, empty.center, empty.scale, weights, tuple(replicates), figures)
+    return Calibration(inputs, low, high, center, scale, weights, tuple(replicates), figures)
 
 
-def _standard(
-    inputs: tuple[str, ...], features: Features, flagged: Flags, sampled: Flags
-) -> tuple[tuple[float, ...], ...]:
+def _standard(inputs: tuple[str, ...], features: Features, flagged: Flags, sampled: Flags) -> list[tuple[float, ...]]:
     """Low, high, center and scale of each input on the sampled turns (1st and 99th percentile; mean; deviation)."""
-    columns = np.column_stack([flagged if name == FLAGGED else features.values[name] for name in inputs])[sampled]
-    low, high = np.nanpercentile(columns, [1, 99], axis=0)
+    raw = np.column_stack([flagged if name == FLAGGED else features.values[name] for name in inputs])
+    columns: Matrix = raw[sampled].astype(np.float64)
+    low, high = (np.asarray(np.nanpercentile(columns, q, axis=0), dtype=np.float64) for q in (1, 99))
     clipped = np.clip(columns, low, high)
-    scale = np.nanstd(clipped, axis=0)
+    scale = np.asarray(np.nanstd(clipped, axis=0), dtype=np.float64)
     rows = (low, high, np.nanmean(clipped, axis=0), np.where(scale > 1e-9, scale, 1.0))
-    return tuple(tuple(float(value) for value in row) for row in rows)
+    return [tuple(float(value) for value in row) for row in rows]
 
 
 def _logistic(

@@ -93,7 +93,10 @@ class Rule:
 
     def fires(self, features: Features) -> NDArray[np.bool_]:
         """Boolean array of shape (n,)."""
-        return np.logical_and.reduce([test.holds(features) for test in self.tests])
+        fires = np.ones(len(features), dtype=np.bool_)
+        for test in self.tests:
+            fires &= test.holds(features)
+        return fires
 
     @property
     def tiers(self) -> frozenset[str]:
@@ -213,7 +216,7 @@ def _rule(entry: Any, place: str) -> Rule:
         raise RulesError(f"{place} has no name")
     place = f"{place} ({name})"
     try:
-        label = Label(entry.get("label"))
+        label = Label(str(entry.get("label")))
     except ValueError:
         raise RulesError(f"{place}: label {entry.get('label')!r} is none of {', '.join(Label)}") from None
     if label.genuine:

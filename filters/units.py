@@ -6,6 +6,7 @@ neighbouring characters. The stem is crude on purpose (a prefix): it has to serv
 
 from __future__ import annotations
 
+# ruff: noqa: E501  (word lists)
 import re
 import unicodedata
 
@@ -124,6 +125,16 @@ EMPTY: frozenset[str] = frozenset(
 
 GENERIC: frozenset[str] = frozenset(stem(word) for word in _GENERIC.split())
 """Units that fit into a remark about anything."""
+
+
+def speaks_other(text: str) -> bool:
+    """Whether a short text is plainly in a listed language other than English. Gibberish and other scripts are not."""
+    words = _WORD.findall(text[:1000].casefold())
+    if len(words) < 4:
+        return False
+    english = sum(word in LANGUAGES["en"] for word in words)
+    other = max(sum(word in listed for word in words) for name, listed in LANGUAGES.items() if name != "en")
+    return other >= 2 * english + 2 and other >= 0.25 * len(words)
 
 
 def is_english(text: str) -> bool:
