@@ -12,7 +12,9 @@ from collections.abc import Collection, Sequence
 from functools import lru_cache
 from math import log1p
 
-_WORD = re.compile(r"\d+(?:[.,:/]\d+)*|[^\W\d_](?:[^\W\d_]|['’-](?=[^\W\d_])|[\u0300-\u036f\u064b-\u065f\u0900-\u0963\u0966-\u0dff])*")
+_WORD = re.compile(
+    r"\d+(?:[.,:/]\d+)*|[^\W\d_](?:[^\W\d_]|['’-](?=[^\W\d_])|[\u0300-\u036f\u064b-\u065f\u0900-\u0963\u0966-\u0dff])*"
+)
 # Han, kana, Thai, Lao, Khmer, Myanmar: no spaces between words.
 _DENSE = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]+")
 _LETTERS = re.compile(r"[\W_]+")
@@ -164,4 +166,3 @@ def _letters(text: str) -> str:
 def _grams(text: str) -> frozenset[str]:
     letters = _letters(text)
     return frozenset(letters[i : i + _GRAM] for i in range(len(letters) - _GRAM + 1))
-

@@ -12,6 +12,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -131,5 +132,5 @@ def _knots(values: Floats) -> list[float]:
 
 def _ramps(values: Floats, knots: list[float]) -> Floats:
     """One column per stretch between knots: 0 before it, rising to 1 at its end. Their sums are piecewise linear."""
-    columns = [np.clip((values - a) / (b - a), 0, 1) for a, b in zip(knots, knots[1:], strict=False)]
+    columns = [np.clip((values - a) / (b - a), 0, 1) for a, b in pairwise(knots)]
     return np.stack(columns, axis=1) if columns else np.zeros((len(values), 0))
