@@ -1,4 +1,4 @@
-"""Learns the fusion's weights from judged turns. The only place that needs scikit-learn.
+"""Learns the fusion's weights from judged turns.
 
 The target is the judge's grade divided by 3, a number in 0..1; the fit is a fractional logit (Papke & Wooldridge
 1996): logistic regression in which a turn of grade g counts g/3 for and 1 - g/3 against. Its output is therefore an
@@ -12,6 +12,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -32,8 +33,8 @@ def train(
     table: pl.DataFrame,
     *,
     measured_with: Mapping[str, Any] | None = None,
-    penalty: float = 0.1,
-    sampled_weight: float = 1.0,
+    penalty: float = 0.03,
+    sampled_weight: float = 4.0,
 ) -> Weights:
     """Fits one model per tier set whose signals the table has.
 
@@ -41,7 +42,7 @@ def train(
         table: Judged turns: `site_id`, `turn`, `answer`, `history` or `query`, `grade` (0..3); optional signals and
             `source`, where `written` marks composed turns.
         measured_with: What measured the signals, recorded in the weights.
-        penalty: Strength of the L2 penalty on the shapes' slopes, as a share of the mean loss.
+        penalty: L2 penalty on the standardised slopes, against the mean cross-entropy (nats).
         sampled_weight: Weight of a turn that a model sampled, against 1 for a composed one.
 
     Raises:
@@ -87,8 +88,6 @@ def _any_known(table: pl.DataFrame, tier: str) -> pl.Expr:
 
 
 def _fit(table: pl.DataFrame, signals: list[str], grade: Floats, weight: Floats, penalty: float) -> Model:
-    from sklearn.linear_model import LogisticRegression
-
     blocks, knots, means = [], {}, {}
     for signal in signals:
         values = table[signal].cast(pl.Float64).to_numpy()
@@ -98,17 +97,11 @@ def _fit(table: pl.DataFrame, signals: list[str], grade: Floats, weight: Floats,
         means[signal] = np.average(block[~np.isnan(values)], axis=0) if block.size else np.zeros(block.shape[1])
         block[np.isnan(values)] = means[signal]
         blocks.append(block - means[signal])
-    features = np.hstack(blocks)
+    features = np.hstack([*blocks, np.zeros((len(table), 0))])
     spread = features.std(axis=0)
     spread[spread == 0] = 1.0
-    design = np.vstack([features / spread] * 2)
-    regression = LogisticRegression(C=1 / (penalty * weight.sum()), max_iter=2000, tol=1e-6)
-    regression.fit(
-        design,
-        np.repeat([1, 0], len(features)),
-        sample_weight=np.concatenate([grade * weight, (1 - grade) * weight]),
-    )
-    slopes = regression.coef_[0] / spread
+    intercept, coefficients = _fractional_logit(features / spread, grade, weight / weight.sum(), penalty)
+    slopes = coefficients / spread
     shapes, start = {}, 0
     for signal in signals:
         width = len(knots[signal]) - 1
@@ -117,7 +110,36 @@ def _fit(table: pl.DataFrame, signals: list[str], grade: Floats, weight: Floats,
         if width:
             at_knots = _ramps(np.asarray(knots[signal]), knots[signal]) - means[signal]
             shapes[signal] = Shape(tuple(knots[signal]), tuple(float(x) for x in at_knots @ part))
-    return Model(float(regression.intercept_[0]), shapes)
+    return Model(intercept, shapes)
+
+
+def _fractional_logit(features: Floats, target: Floats, weight: Floats, penalty: float) -> tuple[float, Floats]:
+    """Minimises weighted cross-entropy + penalty / 2 * |coefficients|^2 by Newton's method; the intercept is free.
+
+    Written out since scikit-learn's logistic regression takes classes only. The loss is strictly convex, so that the
+    halving of steps that overshoot makes it converge from anywhere.
+    """
+    design = np.column_stack([np.ones(len(features)), features])
+    ridge = np.full(design.shape[1], penalty)
+    ridge[0] = 1e-9
+
+    def loss(beta: Floats) -> float:
+        odds = design @ beta
+        return float(weight @ (np.logaddexp(0, odds) - target * odds) + (ridge * beta**2).sum() / 2)
+
+    beta = np.zeros(design.shape[1])
+    for _ in range(100):
+        chance = 1 / (1 + np.exp(-np.clip(design @ beta, -30, 30)))
+        gradient = design.T @ (weight * (chance - target)) + ridge * beta
+        curvature = (design.T * (weight * chance * (1 - chance))) @ design + np.diag(ridge)
+        step = np.linalg.solve(curvature, gradient)
+        size, before = 1.0, loss(beta)
+        while size > 1e-6 and loss(beta - size * step) > before:
+            size /= 2
+        beta = beta - size * step
+        if np.abs(size * step).max() < 1e-9:
+            break
+    return float(beta[0]), beta[1:]
 
 
 def _knots(values: Floats) -> list[float]:
@@ -131,5 +153,5 @@ def _knots(values: Floats) -> list[float]:
 
 def _ramps(values: Floats, knots: list[float]) -> Floats:
     """One column per stretch between knots: 0 before it, rising to 1 at its end. Their sums are piecewise linear."""
-    columns = [np.clip((values - a) / (b - a), 0, 1) for a, b in zip(knots, knots[1:], strict=False)]
+    columns = [np.clip((values - a) / (b - a), 0, 1) for a, b in pairwise(knots)]
     return np.stack(columns, axis=1) if columns else np.zeros((len(values), 0))

@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -166,7 +167,7 @@ def _model(raw: Any, name: str) -> Model:
         knots, values = (_floats(shape.get(key), f"{where}.{key}") for key in ("knots", "values"))
         if len(knots) != len(values) or not knots:
             raise WeightsError(f"{where}: as many values as knots, at least one")
-        if any(right <= left for left, right in zip(knots, knots[1:], strict=False)):
+        if any(right <= left for left, right in pairwise(knots)):
             raise WeightsError(f"{where}: knots must ascend")
         shapes[signal] = Shape(knots, values)
     return Model(_floats([raw.get("intercept")], f"models.{name}.intercept")[0], shapes)

@@ -100,15 +100,22 @@ def signal_versions(embedder: Embedder | None = None, template: Any = None) -> d
     versions: dict[str, Any] = {}
     if embedder is not None:
         described = embedder.describe()
-        versions["embedder"] = {"model": described["model"], "revision": described.get("revision")}
+        versions["embedder"] = {"model": _own_name(described["model"]), "revision": described.get("revision")}
     if template is not None:
         tokenizer = template.tokenizer
         versions["scorer"] = {
-            "model": tokenizer.model,
+            "model": _own_name(tokenizer.model),
             "revision": tokenizer.revision,
             "template_hash": tokenizer.template_hash,
         }
     return versions
+
+
+def _own_name(model: str) -> str:
+    """An embedded model answers to several names; records use one."""
+    from selfplay.models import EMBEDDED
+
+    return next((name for name, known in EMBEDDED.items() if model.lower() in known.aliases), model)
 
 
 def mismatches(measured: Mapping[str, Any], learned: Mapping[str, Any]) -> dict[str, str]:
