@@ -79,7 +79,9 @@ def estimated_genuine(run: Run, rules: RuleSet, n_sites: int) -> dict[str, dict[
 def estimate(table: pl.DataFrame, rules: RuleSet) -> dict[str, Any]:
     """`turns, mean, low, high, extrapolated, why`; the numbers are None where there is nothing to estimate from."""
     found = asdict(estimate_genuine(table, rules, primed=bool(table["primed"].any())))
-    numbers = {name: value if math.isfinite(value) else None for name, value in found.items() if isinstance(value, float)}
+    numbers = {
+        name: value if math.isfinite(value) else None for name, value in found.items() if isinstance(value, float)
+    }
     return {"turns": len(table), **found, **numbers}
 
 

@@ -89,7 +89,9 @@ def test_reading_filtering_and_ranking_text_import_no_torch() -> None:
         assert done.returncode == 0, done.stderr
         rows = [json.loads(line) for line in (Path(folder) / "ranked.jsonl").read_text().splitlines()]
     assert len(rows) == 12
-    assert all({"label", "genuine", "p_genuine", "groundedness", "rank", "turn", "messages"} <= row.keys() for row in rows)
+    assert all(
+        {"label", "genuine", "p_genuine", "groundedness", "rank", "turn", "messages"} <= row.keys() for row in rows
+    )
     assert all(row["p_genuine"] is not None and 0 <= row["groundedness"] <= 1 for row in rows)
 
 

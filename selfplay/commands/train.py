@@ -11,7 +11,12 @@ import click
 @click.argument("judged", type=click.Path(path_type=Path), metavar="JUDGED")
 @click.option("--rules", type=click.Path(path_type=Path), metavar="FILE", help="Write the rule set here.")
 @click.option("--weights", type=click.Path(path_type=Path), metavar="FILE", help="Write the ranking weights here.")
-@click.option("--signals", type=click.Path(path_type=Path), metavar="PARQUET", help="Keep the measured signals here, and take them from here if they are there.")
+@click.option(
+    "--signals",
+    type=click.Path(path_type=Path),
+    metavar="PARQUET",
+    help="Keep the measured signals here, and take them from here if they are there.",
+)
 def command(judged: Path, rules: Path | None, weights: Path | None, signals: Path | None) -> None:
     """Learn rules, calibration and ranking weights from the judged turns in the folder JUDGED.
 
