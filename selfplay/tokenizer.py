@@ -41,7 +41,7 @@ class Tokenizer:
 
     Attributes:
         model: What was asked for: a folder or a Hugging Face id.
-        revision: Commit or branch on Hugging Face; None for a folder.
+        revision: Commit on Hugging Face that the files are of; None for a folder.
         chat_template: The Jinja text; "" where the model has none.
         template_hash: First 16 hex digits of the SHA-256 of `chat_template`.
         context_length: Tokens the model was made for; None where its files do not tell.
@@ -172,7 +172,9 @@ def load_tokenizer(model: str, revision: str | None = None, now: datetime | None
         return Tokenizer(Path(place), model, None, now)
     if place.startswith((".", "/", "~")):
         raise UsageError(f"{model}: no such folder; give a model folder, a Hugging Face id or smollm2-135m")
-    return Tokenizer(_download(place, revision), model, revision, now)
+    folder = _download(place, revision)
+    commit = folder.name if folder.parent.name == "snapshots" else revision
+    return Tokenizer(folder, model, commit, now)
 
 
 def _download(repo: str, revision: str | None) -> Path:

@@ -183,6 +183,23 @@ def test_model_that_cannot_be_fetched_names_the_command(monkeypatch: pytest.Monk
     assert "\n" not in str(caught.value)
 
 
+def test_model_from_the_hub_knows_its_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    toy_tokenizer(tmp_path / "snapshots" / "0123abcd", "{{ messages[0].content }}")
+    asked: dict[str, Any] = {}
+
+    def fetch(repo: str, **options: Any) -> str:
+        asked.update(options, repo=repo)
+        return str(tmp_path / "snapshots" / "0123abcd")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
+    tokenizer = load_tokenizer("owner/model", revision="main")
+    assert (tokenizer.model, tokenizer.revision) == ("owner/model", "0123abcd")
+    assert (asked["repo"], asked["revision"]) == ("owner/model", "main")
+    assert not any("safetensors" in pattern or "*" in pattern for pattern in asked["allow_patterns"])
+
+
 def test_lone_surrogate_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(SelfplayError, match="surrogate"):
         toy_tokenizer(tmp_path, "").encode("\ud800")
