@@ -1,7 +1,7 @@
-"""A model's tokenizer and chat template, read from its folder or from Hugging Face, without transformers.
+"""A model's tokenizer and chat template, without transformers.
 
-Knows files, tokens and the special-token strings. Rendering itself is `selfplay.jinja`; cutting prompts is
-`selfplay.templates`.
+Knows tokens and the special-token strings. Files are read in `selfplay.model_files`, rendering is `selfplay.jinja`,
+cutting prompts is `selfplay.templates`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from selfplay import model_files
 from selfplay.core import Message
 from selfplay.errors import SelfplayError, UsageError
 from selfplay.jinja import TemplateRenderer
@@ -23,25 +24,13 @@ from selfplay.jinja import TemplateRenderer
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as FastTokenizer
 
-FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "chat_template.jinja",
-    "chat_template.json",
-    "config.json",
-    "generation_config.json",
-)
-SPECIAL_TOKEN_NAMES = ("bos_token", "eos_token", "pad_token", "unk_token", "sep_token", "cls_token", "mask_token")
-CONTEXT_LENGTH_KEYS = ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length", "n_ctx")
-
 
 class Tokenizer:
     """Text to token ids and back, and messages to text, as the model's own files say.
 
     Attributes:
         model: What was asked for: a folder or a Hugging Face id.
-        revision: Commit or branch on Hugging Face; None for a folder.
+        revision: Commit on Hugging Face that the files are of; None for a folder.
         chat_template: The Jinja text; "" where the model has none.
         template_hash: First 16 hex digits of the SHA-256 of `chat_template`.
         context_length: Tokens the model was made for; None where its files do not tell.
@@ -54,15 +43,16 @@ class Tokenizer:
     def __init__(self, folder: Path, model: str, revision: str | None = None, now: datetime | None = None) -> None:
         self.model = model
         self.revision = revision
-        self._folder = folder
-        config = _read_json(folder / "tokenizer_config.json")
-        self.special_tokens = _special_tokens(config, _read_json(folder / "special_tokens_map.json"))
-        self.chat_template = _chat_template(folder, config)
+        config = model_files.read_json(folder / "tokenizer_config.json")
+        self.special_tokens = model_files.special_tokens(
+            config, model_files.read_json(folder / "special_tokens_map.json")
+        )
+        self.chat_template = model_files.chat_template(folder, config)
         self.template_hash = hashlib.sha256(self.chat_template.encode()).hexdigest()[:16]
-        model_config = _read_json(folder / "config.json")
-        self.context_length = _context_length(model_config)
-        self._fast = _load_fast(folder, model)
-        self.eos_token_ids = self._eos_token_ids(model_config, _read_json(folder / "generation_config.json"))
+        model_config = model_files.read_json(folder / "config.json")
+        self.context_length = model_files.context_length(model_config)
+        self._fast = model_files.load_fast(folder, model)
+        self.eos_token_ids = self._eos_token_ids(model_config, model_files.read_json(folder / "generation_config.json"))
         renderer = TemplateRenderer(self.chat_template, model, now) if self.chat_template else None
         self._renderer = renderer
         self.date = renderer.now if renderer and "strftime_now" in self.chat_template else None
@@ -172,87 +162,6 @@ def load_tokenizer(model: str, revision: str | None = None, now: datetime | None
         return Tokenizer(Path(place), model, None, now)
     if place.startswith((".", "/", "~")):
         raise UsageError(f"{model}: no such folder; give a model folder, a Hugging Face id or smollm2-135m")
-    return Tokenizer(_download(place, revision), model, revision, now)
-
-
-def _download(repo: str, revision: str | None) -> Path:
-    """The tokenizer's files of a Hugging Face model, from the cache where they are there."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError
-
-    try:
-        return Path(snapshot_download(repo, revision=revision, allow_patterns=list(FILES)))
-    except HFValidationError:
-        raise UsageError(f"{repo!r} is neither a folder nor a Hugging Face id such as Qwen/Qwen3-0.6B") from None
-    except Exception as error:  # the Hub client raises its own, httpx's and OSError, by version
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        at = f" at revision {revision}" if revision else ""
-        raise UsageError(
-            f"cannot get {repo}{at} ({type(error).__name__}: {reason[:160]}); fetch it with `hf download {repo}`, "
-            "give its folder, or use the embedded model: `selfplay models get smollm2-135m`"
-        ) from None
-
-
-def _load_fast(folder: Path, model: str) -> FastTokenizer:
-    from tokenizers import Tokenizer as FastTokenizer
-
-    path = folder / "tokenizer.json"
-    if path.is_file():
-        try:
-            return FastTokenizer.from_file(str(path))
-        except Exception as error:  # the Rust side raises bare Exception
-            raise SelfplayError(f"{model}: tokenizer.json cannot be read ({str(error)[:200]})") from None
-    try:
-        from transformers import AutoTokenizer
-    except ImportError:
-        raise SelfplayError(
-            f"{model}: no tokenizer.json in {folder}; `pip install 'selfplay-turns[local]'` can convert other formats"
-        ) from None
-    try:
-        slow = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
-        backend: FastTokenizer = slow.backend_tokenizer
-    except Exception as error:  # whatever the files made it raise
-        reason = " ".join(str(error).split())[:200]
-        raise SelfplayError(f"{model}: no tokenizer.json, and transformers cannot make one ({reason})") from None
-    return backend
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise SelfplayError(f"{path}: not readable as JSON ({error}); fetch the model again") from None
-    return value if isinstance(value, dict) else {}
-
-
-def _special_tokens(*sources: dict[str, Any]) -> dict[str, str]:
-    tokens: dict[str, str] = {}
-    for name in SPECIAL_TOKEN_NAMES:
-        for source in sources:
-            value = source.get(name)
-            text = value.get("content") if isinstance(value, dict) else value
-            if isinstance(text, str):
-                tokens.setdefault(name, text)
-    return tokens
-
-
-def _chat_template(folder: Path, config: dict[str, Any]) -> str:
-    path = folder / "chat_template.jinja"
-    if path.is_file():
-        return path.read_text(encoding="utf-8")
-    template = config.get("chat_template") or _read_json(folder / "chat_template.json").get("chat_template")
-    if isinstance(template, list):
-        named = {entry["name"]: entry["template"] for entry in template if isinstance(entry, dict)}
-        template = named.get("default") or next(iter(named.values()), None)
-    return template if isinstance(template, str) else ""
-
-
-def _context_length(config: dict[str, Any]) -> int | None:
-    text_config = config.get("text_config")
-    for source in (config, text_config if isinstance(text_config, dict) else {}):
-        for key in CONTEXT_LENGTH_KEYS:
-            if isinstance(source.get(key), int):
-                return int(source[key])
-    return None
+    folder = model_files.download(place, revision)
+    commit = folder.name if folder.parent.name == "snapshots" else revision
+    return Tokenizer(folder, model, commit, now)

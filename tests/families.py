@@ -6,19 +6,14 @@ control tokens.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 
-from tokenizers import AddedToken, decoders, models, pre_tokenizers
-from tokenizers import Tokenizer as FastTokenizer
-
 from selfplay.core import Message
-from selfplay.tokenizer import Tokenizer, load_tokenizer
+from selfplay.tokenizer import Tokenizer
+from tests.toy_tokenizer import toy_tokenizer
 
 TEMPLATES = Path(__file__).parent / "templates"
-NOW = datetime(2026, 3, 1)
 
 
 def user(content: str) -> Message:
@@ -67,32 +62,6 @@ class Family:
         source = (TEMPLATES / f"{self.name}.jinja").read_text()
         config = {"bos_token": self.bos and {"content": self.bos}, "eos_token": self.eos}
         return toy_tokenizer(folder, source, self.tokens, self.plain, config, self.generation)
-
-
-def toy_tokenizer(
-    folder: Path,
-    source: str,
-    tokens: str = "<s> </s> [INST] [/INST] <|user|> <|assistant|> <|end|>",
-    plain: str = "",
-    config: dict[str, object] | None = None,
-    generation: str = "",
-    joins_space: bool = False,
-) -> Tokenizer:
-    """Bytes and control tokens (`plain` ones not marked special), with `source` as chat template."""
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    vocab = {letter: index for index, letter in enumerate([*sorted(alphabet), *(["Ġa"] if joins_space else [])])}
-    fast = FastTokenizer(models.BPE(vocab=vocab, merges=[("Ġ", "a")] if joins_space else []))
-    fast.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    fast.decoder = decoders.ByteLevel()
-    fast.add_special_tokens([AddedToken(token, special=True) for token in tokens.split()])
-    fast.add_tokens(plain.split())
-    folder.mkdir(parents=True, exist_ok=True)
-    fast.save(str(folder / "tokenizer.json"))
-    (folder / "tokenizer_config.json").write_text(json.dumps(config or {"bos_token": "<s>", "eos_token": "</s>"}))
-    ids = [fast.token_to_id(token) for token in generation.split()]
-    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": ids}))
-    (folder / "chat_template.jinja").write_text(source)
-    return load_tokenizer(str(folder), now=NOW)
 
 
 SMOL = "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n"

@@ -12,7 +12,8 @@ from selfplay.core import Message
 from selfplay.errors import SelfplayError
 from selfplay.jinja import TemplateError
 from selfplay.templates import ChatTemplate
-from tests.families import DIALOGUES, FAMILIES, TEMPLATES, Family, assistant, toy_tokenizer, user
+from tests.families import DIALOGUES, FAMILIES, TEMPLATES, Family, assistant, user
+from tests.toy_tokenizer import toy_tokenizer
 
 CASES = [(family, dialogue) for family in FAMILIES for dialogue in family.prompts]
 EXACT = [family.name for family in FAMILIES if not family.name.startswith(("gemma", "llama", "glm", "qwen3_5"))]

@@ -15,13 +15,15 @@ from tokenizers import Tokenizer as FastTokenizer
 from selfplay.errors import SelfplayError, UsageError
 from selfplay.templates import ChatTemplate
 from selfplay.tokenizer import load_tokenizer
-from tests.families import NOW, toy_tokenizer, user
+from tests.families import user
+from tests.toy_tokenizer import NOW, toy_tokenizer
 
 texts = st.text("aZ9 \t\n\"'<|>/im_endé漢😀\u200b", max_size=40)
 
 
 def write(folder: Path, name: str, value: Any) -> None:
-    (folder / name).write_text(value if isinstance(value, str) else json.dumps(value))
+    text = value if isinstance(value, str | bytes) else json.dumps(value)
+    (folder / name).write_bytes(text if isinstance(text, bytes) else text.encode())
 
 
 @settings(max_examples=50, deadline=None)
@@ -139,9 +141,11 @@ def test_template_hash_follows_the_text(tmp_path: Path) -> None:
         ("tokenizer.json", "{", "tokenizer.json cannot be read"),
         ("tokenizer_config.json", "{", "not readable as JSON"),
         ("generation_config.json", "\x00", "not readable as JSON"),
+        ("config.json", "[" * 100_000, "not readable as JSON"),
+        ("chat_template.jinja", b"\xff", "not readable as text"),
     ],
 )
-def test_broken_file_is_one_line(tmp_path: Path, name: str, content: str, reason: str) -> None:
+def test_broken_file_is_one_line(tmp_path: Path, name: str, content: str | bytes, reason: str) -> None:
     toy_tokenizer(tmp_path, "")
     write(tmp_path, name, content)
     with pytest.raises(SelfplayError, match=reason) as caught:
@@ -181,6 +185,23 @@ def test_model_that_cannot_be_fetched_names_the_command(monkeypatch: pytest.Monk
     assert "owner/model at revision v1" in str(caught.value)
     assert "hf download owner/model" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_model_from_the_hub_knows_its_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    toy_tokenizer(tmp_path / "snapshots" / "0123abcd", "{{ messages[0].content }}")
+    asked: dict[str, Any] = {}
+
+    def fetch(repo: str, **options: Any) -> str:
+        asked.update(options, repo=repo)
+        return str(tmp_path / "snapshots" / "0123abcd")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
+    tokenizer = load_tokenizer("owner/model", revision="main")
+    assert (tokenizer.model, tokenizer.revision) == ("owner/model", "0123abcd")
+    assert (asked["repo"], asked["revision"]) == ("owner/model", "main")
+    assert not any("safetensors" in pattern or "*" in pattern for pattern in asked["allow_patterns"])
 
 
 def test_lone_surrogate_is_one_line(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ import pytest
 from selfplay.core import Message
 from selfplay.jinja import TemplateError
 from selfplay.templates import ChatTemplate
-from tests.families import FAMILIES, HARMONY, LLAMA, QWEN, assistant, toy_tokenizer, user
+from tests.families import FAMILIES, HARMONY, LLAMA, QWEN, assistant, user
+from tests.toy_tokenizer import toy_tokenizer
 
 
 def dialogue(arguments: Any, content: str | None) -> list[Message]:
