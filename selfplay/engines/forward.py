@@ -71,6 +71,7 @@ class RepeatedRows:
     def __init__(self, model: Any, prompt: Tokens, rows: int) -> None:
         self._model = model
         self._slot = "past_key_values" if _accepts(model, "past_key_values") else "cache_params"  # Mamba's word
+        self.cache: Any = None
         ids = torch.tensor([prompt], device=model.device)
         logits = self._run(ids, last=True)
         self.cached, self.copied = [0], False
@@ -85,7 +86,7 @@ class RepeatedRows:
 
     def _run(self, ids: Tensor, last: bool = False) -> Tensor:
         options = {"logits_to_keep": 1} if last and _accepts(self._model, "logits_to_keep") else {}
-        out = self._model(input_ids=ids, use_cache=True, **{self._slot: getattr(self, "cache", None)}, **options)
+        out = self._model(input_ids=ids, use_cache=True, **{self._slot: self.cache}, **options)
         self.cache = out[self._slot]
         logits: Tensor = out.logits[:, -1].float()
         return logits
