@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 
+torch.set_num_threads(1)
+
 from selfplay.core import Sampling  # noqa: E402
 from selfplay.engines.draws import inverse_cdf, pick, truncate, uniforms  # noqa: E402
 

@@ -70,31 +70,32 @@ class RepeatedRows:
 
     def __init__(self, model: Any, prompt: Tokens, rows: int) -> None:
         self._model = model
+        self._slot = "past_key_values" if _accepts(model, "past_key_values") else "cache_params"  # Mamba's word
+        self.cache: Any = None
         ids = torch.tensor([prompt], device=model.device)
-        options = {"logits_to_keep": 1} if _accepts(model, "logits_to_keep") else {}
-        out = model(input_ids=ids, use_cache=True, **options)
+        logits = self._run(ids, last=True)
         self.cached, self.copied = [0], False
-        logits = out.logits[:, -1]
         if rows > 1:
             try:
-                out.past_key_values.batch_repeat_interleave(rows)
+                self.keep(torch.zeros(rows, dtype=torch.int64))
                 logits = logits.expand(rows, -1)
             except (AttributeError, NotImplementedError):
-                self.copied = True
-                out = model(input_ids=ids.expand(rows, -1), use_cache=True, **options)
-                logits = out.logits[:, -1]
-        self._cache = out.past_key_values
-        self.logits = logits.float()
+                self.copied, self.cache = True, None
+                logits = self._run(ids.expand(rows, -1), last=True)
+        self.logits = logits
+
+    def _run(self, ids: Tensor, last: bool = False) -> Tensor:
+        options = {"logits_to_keep": 1} if last and _accepts(self._model, "logits_to_keep") else {}
+        out = self._model(input_ids=ids, use_cache=True, **{self._slot: self.cache}, **options)
+        self.cache = out[self._slot]
+        logits: Tensor = out.logits[:, -1].float()
+        return logits
 
     def step(self, tokens: Tensor) -> None:
-        out = self._model(input_ids=tokens[:, None], past_key_values=self._cache, use_cache=True)
-        self._cache, self.logits = out.past_key_values, out.logits[:, -1].float()
+        self.logits = self._run(tokens[:, None])
 
     def keep(self, rows: Tensor) -> None:
-        try:
-            self._cache.batch_select_indices(rows.to(self._model.device))
-        except (AttributeError, NotImplementedError):
-            self._cache.reorder_cache(rows.to(self._model.device))
+        self.cache.reorder_cache(rows.to(self._model.device))
 
 
 def score_packed(model: Any, work: Sequence[tuple[Tokens, Sequence[Tokens]]]) -> list[list[list[float]]]:
@@ -117,19 +118,32 @@ def score_repeated(model: Any, prefix: Tokens, continuations: Sequence[Tokens]) 
     filled = [continuation for continuation in continuations if continuation]
     if not filled:
         return [[] for _ in continuations]
-    rows = RepeatedRows(model, prefix, len(filled))
     lengths = [len(continuation) for continuation in filled]
     ids = torch.zeros(len(filled), max(lengths), dtype=torch.int64)
     for number, continuation in enumerate(filled):
         ids[number, : lengths[number]] = torch.tensor(continuation)
     ids = ids.to(model.device)
-    logits = rows.logits[:, None]
-    if max(lengths) > 1:
-        out = model(input_ids=ids[:, :-1], past_key_values=rows._cache, use_cache=True)
-        logits = torch.cat([logits, out.logits.float()], 1)
+    if _continues(model):
+        rows = RepeatedRows(model, prefix, len(filled))
+        logits = rows.logits[:, None]
+        if max(lengths) > 1:
+            out = model(input_ids=ids[:, :-1], past_key_values=rows.cache, use_cache=True)
+            logits = torch.cat([logits, out.logits.float()], 1)
+    else:
+        before = torch.tensor([prefix], device=model.device).expand(len(filled), -1)
+        logits = model(input_ids=torch.cat([before, ids[:, :-1]], 1), use_cache=False).logits
+        logits = logits[:, len(prefix) - 1 :].float()
     table = _logprobs(logits.flatten(0, 1), ids.flatten()).view(ids.shape).tolist()
     found = iter([row[:length] for row, length in zip(table, lengths, strict=True)])
     return [next(found) if continuation else [] for continuation in continuations]
+
+
+def _continues(model: Any) -> bool:
+    """Whether several tokens may follow a filled cache at once: states of recurrent layers take one at a time."""
+    kinds = getattr(model.config.get_text_config(), "layer_types", None) or []
+    return _accepts(model, "past_key_values") and all(
+        kind.endswith("attention") and "linear" not in kind for kind in kinds
+    )
 
 
 def choose_path(model: Any) -> tuple[bool, str]:

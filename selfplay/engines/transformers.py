@@ -23,7 +23,9 @@ class TransformersEngine:
         model: Embedded name, local folder or Hugging Face id.
         device: `cpu`, `cuda`, `cuda:1`, `mps`; by default CUDA where there is one.
         dtype: `float32`, `bfloat16`, `float16`; `auto` is float32 on the CPU and bfloat16 on CUDA.
-        threads: CPU threads of torch; its own default if None.
+        threads: CPU threads of torch; its own default if None. Where other work keeps the cores busy, 1 is far
+            faster than more, since threads wait for each other. Another number may round differently, so a run that
+            is to be repeated keeps it.
         sites_per_batch: Most sites decoded together.
         group: Consecutive requests among which batches are formed; by default four batches' worth.
         kv_bytes: Bytes of keys and values a batch may hold; long prompts make smaller batches.
@@ -256,9 +258,12 @@ def _by_likeness(requests: Sequence[SampleRequest]) -> list[SampleRequest]:
 def _load(place: str, revision: str | None, device: str, dtype: str) -> Any:
     import torch
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
 
     if dtype == "auto":
         dtype = "bfloat16" if device.startswith("cuda") else "float32"
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
     try:
         model = AutoModelForCausalLM.from_pretrained(place, revision=revision, dtype=getattr(torch, dtype))
         return model.to(device).eval()
@@ -266,6 +271,9 @@ def _load(place: str, revision: str | None, device: str, dtype: str) -> Any:
         raise EngineError(
             f"cannot load {place}: {_line(error)}; `selfplay models get smollm2-135m` gets the embedded model"
         ) from error
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _device(device: str | None) -> str:
