@@ -237,7 +237,8 @@ PLANNING = phrases(
     r"""
     the user(?:'s)? (?:is|wants|want|asks|asked|might|may|could|would|will|should|needs|has|just|seems|now|then|probably|said|message|next|turn|reply|question|request|intent)
     (?:as|like|acting as|pretend(?:ing)? to be|speak(?:ing)? as|play(?:ing)?|role of) (?:the|a) (?:user|human|customer)
-    (?:user|human|customer)(?:'s)? (?:turn|reply|response|message|follow-?up|persona|intent|perspective)
+    (?:user|human|customer)(?:'s)? (?:turn|persona|intent|perspective)
+    the (?:user|human|customer)(?:'s)? (?:reply|response|message|follow-?up)
     (?:possible|potential|suggested|likely|next|candidate|good|natural) (?:follow-?up|reply|replies|user|next|question for)s?
     follow-?up (?:question|message|prompt)s?:
     (?:we|i) (?:need|have|want|ought) to (?:respond|reply|write|produce|generate|craft|simulate|come up|output|ask|act|continue|stay|figure)
@@ -272,7 +273,7 @@ PLANNING = phrases(
     mögliche (?:rückfrage|nachfrage|antwort|anschlussfrage)n?
     l'utilisat(?:eur|rice) (?:veut|demande|pourrait|devrait|a|est|souhaite|va)
     en tant qu'utilisat(?:eur|rice)
-    (?:je dois|il faut|on doit|je devrais) (?:répondre|écrire|poser|réagir|jouer)
+    (?:je dois|il faut|on doit|je devrais) (?:répondre|écrire|poser une|réagir|jouer l)
     (?:question|relance|réponse)s? possibles?
     o usuário (?:quer|pede|pergunta|poderia|deveria|está|precisa|vai)
     como (?:o )?usuário

@@ -28,7 +28,7 @@ _OPS = (">=", "<=")
 
 
 @dataclass(frozen=True, slots=True)
-class Test:
+class Threshold:
     """One comparison, `feature >= value` or `feature <= value`; never holds where the feature is unknown."""
 
     feature: str
@@ -86,7 +86,7 @@ class Rule:
 
     name: str
     label: Label
-    tests: tuple[Test, ...]
+    tests: tuple[Threshold, ...]
     enabled: bool = True
     support: int | None = None
     precision: Mapping[str, Precision] = field(default_factory=dict)
@@ -233,7 +233,7 @@ def _rule(entry: Any, place: str) -> Rule:
     return Rule(name, label, tuple(_tests(tests, place)), enabled, support, dict(_precisions(entry, place)))
 
 
-def _tests(entries: list[Any], place: str) -> Iterator[Test]:
+def _tests(entries: list[Any], place: str) -> Iterator[Threshold]:
     for index, entry in enumerate(entries):
         where = f"{place}: tests[{index}]"
         if not isinstance(entry, list) or len(entry) != 3:
@@ -245,7 +245,7 @@ def _tests(entries: list[Any], place: str) -> Iterator[Test]:
             raise RulesError(f"{where}: operator {op!r} is neither >= nor <=")
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise RulesError(f"{where}: {value!r} is not a number")
-        yield Test(feature, op, float(value))
+        yield Threshold(feature, op, float(value))
 
 
 def _precisions(entry: dict[str, Any], place: str) -> Iterator[tuple[str, Precision]]:

@@ -16,7 +16,7 @@ Choice = tuple[str, str, tuple[float, ...]]
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """One form. `tests` become `rules.Test`s once a threshold is chosen for each."""
+    """One form. `tests` become `rules.Threshold`s once a threshold is chosen for each."""
 
     name: str
     label: Label
@@ -47,7 +47,12 @@ TEMPLATES = (
         Label.MALFORMED,
         (_at_most("compression", 0.35, 0.4, 0.45, 0.5, 0.55, 0.6), _at_least("chars", 60, 100, 150)),
     ),
-    Template("letters of another script", Label.MALFORMED, (_at_least("foreign_script", 0.05, 0.1, 0.3, 0.5),)),
+    # A turn that is wholly in another script may be a person who changed language; a mixture is not.
+    Template(
+        "mixes in another script",
+        Label.MALFORMED,
+        (_at_least("foreign_script", 0.05, 0.1, 0.3), _at_most("foreign_script", 0.9)),
+    ),
     Template(
         "hardly any letters",
         Label.MALFORMED,
