@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -138,7 +139,11 @@ class RuleSet:
 
     def save(self, path: str | Path) -> None:
         """Writes the JSON that `load` reads."""
-        Path(path).write_text(json.dumps(_as_json(self), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        text = json.dumps(_as_json(self), indent=1, ensure_ascii=False)
+        # A list of plain values on one line: a rule's test should look like one.
+        text = re.sub(r"\[\n[^\[\]{}]*\n\s*\]", lambda found: " ".join(found.group().split()), text)
+        text = re.sub(r"(?m)^(.*)\[ (.*) \](,?)$", r"\1[\2]\3", text)
+        Path(path).write_text(text + "\n", encoding="utf-8")
 
 
 def load(path: str | Path | None = None) -> RuleSet:

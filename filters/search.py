@@ -23,7 +23,7 @@ LEAST_WORTH = 3.0
 
 
 MOST_LOST = 0.15
-"""Of the sampled turns that a rule takes at most this share may be genuine, and of the written ones too; one always may."""
+"""At most this share of the sampled turns that a rule takes may be genuine, and of the written ones; one always may."""
 
 
 def fit_rules(
