@@ -11,7 +11,7 @@ import re
 
 
 def phrases(*groups: str, start: bool = False) -> re.Pattern[str]:
-    """Alternatives, one per line. Latin and Cyrillic phrases match whole words; `start` ties them to a line's start."""
+    """Alternatives, one per line, for text in lower case (a third of the time that ignoring case takes). Latin and Cyrillic phrases match whole words; `start` ties them to a line's start."""
     spaced: list[str] = []
     unspaced: list[str] = []
     for line in "\n".join(groups).splitlines():
@@ -22,7 +22,7 @@ def phrases(*groups: str, start: bool = False) -> re.Pattern[str]:
     if unspaced:
         body = "(?:" + body + "|" + "|".join(unspaced) + ")"
     head = r"(?:^|(?<=[\n.!?。！？]))[\s\"'“*#>-]{0,6}" if start else r"(?<!\w)"
-    return re.compile(head + body, re.IGNORECASE)
+    return re.compile(head + body.lower())
 
 
 CONTROL = re.compile(
@@ -237,7 +237,8 @@ PLANNING = phrases(
     r"""
     the user(?:'s)? (?:is|wants|want|asks|asked|might|may|could|would|will|should|needs|has|just|seems|now|then|probably|said|message|next|turn|reply|question|request|intent)
     (?:as|like|acting as|pretend(?:ing)? to be|speak(?:ing)? as|play(?:ing)?|role of) (?:the|a) (?:user|human|customer)
-    (?:user|human|customer)(?:'s)? (?:turn|reply|response|message|follow-?up|persona|intent|perspective)
+    (?:user|human|customer)(?:'s)? (?:turn|persona|intent|perspective)
+    the (?:user|human|customer)(?:'s)? (?:reply|response|message|follow-?up)
     (?:possible|potential|suggested|likely|next|candidate|good|natural) (?:follow-?up|reply|replies|user|next|question for)s?
     follow-?up (?:question|message|prompt)s?:
     (?:we|i) (?:need|have|want|ought) to (?:respond|reply|write|produce|generate|craft|simulate|come up|output|ask|act|continue|stay|figure)
@@ -272,7 +273,7 @@ PLANNING = phrases(
     mögliche (?:rückfrage|nachfrage|antwort|anschlussfrage)n?
     l'utilisat(?:eur|rice) (?:veut|demande|pourrait|devrait|a|est|souhaite|va)
     en tant qu'utilisat(?:eur|rice)
-    (?:je dois|il faut|on doit|je devrais) (?:répondre|écrire|poser|réagir|jouer)
+    (?:je dois|il faut|on doit|je devrais) (?:répondre|écrire|poser une|réagir|jouer l)
     (?:question|relance|réponse)s? possibles?
     o usuário (?:quer|pede|pergunta|poderia|deveria|está|precisa|vai)
     como (?:o )?usuário
@@ -306,7 +307,7 @@ STEERING = phrases(
     r"""
     (?:ask|asks|asking) (?:for|about|which|what|whether|why|how|if|him|her|them)
     (?:respond|reply|react|answer) (?:to|with|as|by|politely|briefly)
-    (?:mention|acknowledge|admit|complain|confirm|express|thank|request|provide|include|add|have|let) (?:the|a|an|that|them|some|concern|frustration|gratitude|surprise|one|[A-Z][a-z]+)
+    (?:mention|acknowledge|admit|complain|confirm|express|thank|request|provide|include|add|have|let) (?:the|a|an|that|them|some|concern|frustration|gratitude|surprise|one)
     next[:,] (?:probe|ask|confirm|have|push|mention|request)
     (?:then|maybe|perhaps) (?:ask|complain|mention|request|push|thank|confirm)
     a (?:revision|follow-?up|clarifying|clarification|natural|short|casual) (?:request|question|message|reply)

@@ -31,6 +31,9 @@ _PATTERNS: dict[str, re.Pattern[str]] = {
     "textbook": remarks.TEXTBOOK,
 }
 
+_AS_WRITTEN = ("control", "role_marker", "stage_note")
+"""The other patterns are for lower case."""
+
 
 def evidence(rule: Rule, features: Features, row: int, turn: str, history: list[str], answer: str) -> str:
     """E.g. `edit similarity to an earlier user message 0.97 >= 0.9; "why is the sky blue"`."""
@@ -47,8 +50,9 @@ def _quote(feature: str, op: str, turn: str, history: list[str], answer: str) ->
     if op == "<=":
         return None
     if feature in _PATTERNS:
-        found = _PATTERNS[feature].search(plain(turn[:8000]))
-        return _cut(found.group()) if found else None
+        text = plain(turn[:8000])
+        found = _PATTERNS[feature].search(text if feature in _AS_WRITTEN else text.lower())
+        return _cut(text[slice(*found.span())]) if found else None
     if feature.startswith("query_") and feature != "query_new":
         return _shared(turn, "\n".join(text or "" for text in history))
     if feature in ("answer_cover", "answer_sentence", "answer_recall", "answer_run", "answer_order"):

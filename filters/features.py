@@ -94,6 +94,12 @@ class Features:
         """The same features for some of the rows."""
         return Features({name: column[rows] for name, column in self.values.items()}, self.english[rows])
 
+    def only(self, tiers: tuple[str, ...]) -> Features:
+        """The same rows as if only these tiers had been measured."""
+        unknown = np.full(len(self), np.nan)
+        known = {name: column if FEATURES[name].tier in tiers else unknown for name, column in self.values.items()}
+        return Features(known, self.english)
+
     @classmethod
     def concat(cls, parts: list[Features]) -> Features:
         """The rows of all parts, one after another; at least one part."""

@@ -92,7 +92,9 @@ def measure(turn: str, finish_reason: str | None, context: Context) -> Form:
     """Values in the order of `FEATURES`."""
     text = plain(turn if len(turn) <= TURN_LIMIT else f"{turn[: TURN_LIMIT - 1000]}\n{turn[-1000:]}")
     bare = text.strip()
-    words = _WORD.findall(text.casefold())
+    lowered = text.lower()
+    opening = lowered.strip()
+    words = _WORD.findall(lowered)
     lines = [line for line in text.split("\n") if line and not line.isspace()]
     visible = sum(map(len, text.split()))
     letters = [char for char in bare if char.isalpha()]
@@ -113,20 +115,20 @@ def measure(turn: str, finish_reason: str | None, context: Context) -> Form:
         float("nan") if finish_reason is None else float(finish_reason == "length"),
         float(bare.endswith(_END)),
         bare.count("?") + bare.count("？") + bare.count("؟"),
-        float(remarks.QUESTION_WORD.match(bare) is not None),
+        float(remarks.QUESTION_WORD.match(opening) is not None),
         (len(bare) - question - 1) / len(bare) if question >= 0 else 0.0,
-        len(cues.ASSISTANT.findall(text)),
-        len(cues.ADVICE.findall(text)),
-        float(cues.OPENING.match(bare) is not None),
-        len(cues.PLANNING.findall(text)),
-        len(cues.STEERING.findall(text)),
+        len(cues.ASSISTANT.findall(lowered)),
+        len(cues.ADVICE.findall(lowered)),
+        float(cues.OPENING.match(opening) is not None),
+        len(cues.PLANNING.findall(lowered)),
+        len(cues.STEERING.findall(lowered)),
         float(cues.STAGE_NOTE.match(text) is not None),
-        len(remarks.GENERIC.findall(text)),
-        float(remarks.TEXTBOOK.match(bare) is not None),
-        len(remarks.REACTION.findall(text)),
-        len(remarks.POINTING.findall(text)),
-        len(remarks.FIRST_PERSON.findall(text)) / count,
-        len(remarks.SECOND_PERSON.findall(text)) / count,
+        len(remarks.GENERIC.findall(lowered)),
+        float(remarks.TEXTBOOK.match(opening) is not None),
+        len(remarks.REACTION.findall(lowered)),
+        len(remarks.POINTING.findall(lowered)),
+        len(remarks.FIRST_PERSON.findall(lowered)) / count,
+        len(remarks.SECOND_PERSON.findall(lowered)) / count,
         float(bare[:1].islower()),
         sum(map(len, words)) / count,
         len(_LIST_ITEM.findall(text)),

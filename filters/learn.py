@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 WRITTEN = "written"
 FOLDS = 10
 REPLICATES = 50
+LEAST_SAMPLED = 200
+"""No calibration is learned from fewer sampled turns."""
 WRITTEN_RULE_WEIGHT = 0.5
 """Weight of a written turn against a sampled one when rules are learned: rare faults are seen there alone."""
 
@@ -55,6 +57,8 @@ def train(table: pl.DataFrame, models: Mapping[str, Any] | None = None, seed: in
     Raises:
         ValueError: A column is missing, or a label is none of the rubric's.
     """
+    from threadpoolctl import threadpool_limits
+
     for column in ("label", "source", "context"):
         if column not in table.columns:
             raise ValueError(f"judged turns need the column `{column}`")
@@ -70,20 +74,28 @@ def train(table: pl.DataFrame, models: Mapping[str, Any] | None = None, seed: in
     folds = _folds(groups, seed)
     rules, flagged = _rules_with_precision(features, labels, weights, sampled, folds)
     calibrations = {}
-    for name, inputs in INPUTS.items():
-        known = _known(features, inputs)
-        if known[sampled].sum() >= 200:
-            rows = np.flatnonzero(known)
-            calibrations[name] = _calibrate(
-                inputs, features.take(rows), flagged[rows], labels[rows], sources[rows], groups[rows], folds[rows], seed
-            )
+    with threadpool_limits(1):  # Hundreds of tiny fits: threads would only wait for each other.
+        for name, inputs in INPUTS.items():
+            known = _known(features, inputs)
+            if known[sampled].sum() >= LEAST_SAMPLED:
+                rows = np.flatnonzero(known)
+                calibrations[name] = _calibrate(
+                    inputs,
+                    features.take(rows),
+                    flagged[name][rows],
+                    labels[rows],
+                    sources[rows],
+                    groups[rows],
+                    folds[rows],
+                    seed,
+                )
     training = {
         "sha256": _fingerprint(table),
         "turns": len(table),
         "sources": {str(source): int((sources == source).sum()) for source in np.unique(sources)},
         "conversations": len(np.unique(groups)),
         "folds": FOLDS,
-        "held_out": _report(flagged, labels, sampled),
+        "held_out": {name: _report(flags, labels, sampled) for name, flags in flagged.items() if name in calibrations},
     }
     return RuleSet(rules, calibrations, training, dict(models or {}))
 
@@ -104,14 +116,21 @@ def _known(features: Features, inputs: tuple[str, ...]) -> Flags:
 
 def _rules_with_precision(
     features: Features, labels: NDArray[np.str_], weights: Matrix, sampled: Flags, folds: NDArray[np.intp]
-) -> tuple[tuple[Rule, ...], Flags]:
-    """The final rules, their precision on turns of held-out conversations, and which turns were flagged there."""
+) -> tuple[tuple[Rule, ...], dict[str, Flags]]:
+    """The final rules, their precision on turns of held-out conversations, and which turns were flagged there.
+
+    What is flagged depends on the tiers at hand, so that each tier set has its own flags.
+    """
     names = np.full(len(labels), "", dtype=object)
+    flagged = {name: np.zeros(len(labels), dtype=np.bool_) for name in TIERS}
     for fold in range(FOLDS):
         train_rows, test_rows = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
         rules = fit_rules(features.take(train_rows), labels[train_rows], weights[train_rows], sampled[train_rows])
-        decided = RuleSet(rules).decide(features.take(test_rows))
+        held_out = features.take(test_rows)
+        decided = RuleSet(rules).decide(held_out)
         names[test_rows] = [rules[index].name if index >= 0 else "" for index in decided]
+        for name, tiers in TIERS.items():
+            flagged[name][test_rows] = RuleSet(rules).decide(held_out.only(tiers)) >= 0
     final = tuple(
         Rule(
             rule.name,
@@ -125,7 +144,7 @@ def _rules_with_precision(
         )
         for rule in fit_rules(features, labels, weights, sampled)
     )
-    return final, names != ""
+    return final, flagged
 
 
 def _precision(rule: Rule, caught: NDArray[np.str_]) -> Precision:

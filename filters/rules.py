@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -28,7 +29,7 @@ _OPS = (">=", "<=")
 
 
 @dataclass(frozen=True, slots=True)
-class Test:
+class Threshold:
     """One comparison, `feature >= value` or `feature <= value`; never holds where the feature is unknown."""
 
     feature: str
@@ -86,7 +87,7 @@ class Rule:
 
     name: str
     label: Label
-    tests: tuple[Test, ...]
+    tests: tuple[Threshold, ...]
     enabled: bool = True
     support: int | None = None
     precision: Mapping[str, Precision] = field(default_factory=dict)
@@ -138,7 +139,11 @@ class RuleSet:
 
     def save(self, path: str | Path) -> None:
         """Writes the JSON that `load` reads."""
-        Path(path).write_text(json.dumps(_as_json(self), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        text = json.dumps(_as_json(self), indent=1, ensure_ascii=False)
+        # A list of plain values on one line: a rule's test should look like one.
+        text = re.sub(r"\[\n[^\[\]{}]*\n\s*\]", lambda found: " ".join(found.group().split()), text)
+        text = re.sub(r"(?m)^(.*)\[ (.*) \](,?)$", r"\1[\2]\3", text)
+        Path(path).write_text(text + "\n", encoding="utf-8")
 
 
 def load(path: str | Path | None = None) -> RuleSet:
@@ -233,7 +238,7 @@ def _rule(entry: Any, place: str) -> Rule:
     return Rule(name, label, tuple(_tests(tests, place)), enabled, support, dict(_precisions(entry, place)))
 
 
-def _tests(entries: list[Any], place: str) -> Iterator[Test]:
+def _tests(entries: list[Any], place: str) -> Iterator[Threshold]:
     for index, entry in enumerate(entries):
         where = f"{place}: tests[{index}]"
         if not isinstance(entry, list) or len(entry) != 3:
@@ -245,7 +250,7 @@ def _tests(entries: list[Any], place: str) -> Iterator[Test]:
             raise RulesError(f"{where}: operator {op!r} is neither >= nor <=")
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise RulesError(f"{where}: {value!r} is not a number")
-        yield Test(feature, op, float(value))
+        yield Threshold(feature, op, float(value))
 
 
 def _precisions(entry: dict[str, Any], place: str) -> Iterator[tuple[str, Precision]]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from filters.features import Features
-from filters.rules import Rule, Test
+from filters.rules import Rule, Threshold
 from filters.templates import TEMPLATES, Template
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ LEAST_WORTH = 3.0
 
 
 MOST_LOST = 0.15
-"""Of the sampled turns that a rule takes at most this share may be genuine, and of the written ones too."""
+"""At most this share of the sampled turns that a rule takes may be genuine, and of the written ones; one always may."""
 
 
 def fit_rules(
@@ -60,7 +60,7 @@ def _fit(
     )
     worth = np.where(left, worth, 0.0)
     options = [
-        [(test := Test(feature, op, value), test.holds(features)) for value in values]
+        [(test := Threshold(feature, op, value), test.holds(features)) for value in values]
         for feature, op, values in template.tests
     ]
     best, best_tests = LEAST_WORTH, None
@@ -81,7 +81,7 @@ def _mostly_right(
 ) -> bool:
     """At least half of the catch has the rule's own label, else its name would mislead; and few are genuine."""
     for rows in (fires & sampled, fires & ~sampled):
-        if (labels[rows] == "follow_up").sum() > MOST_LOST * rows.sum():
+        if (labels[rows] == "follow_up").sum() > max(1.0, MOST_LOST * rows.sum()):
             return False
     total = weights[fires].sum()
     return bool(total > 0 and weights[fires & (labels == template.label.value)].sum() >= 0.5 * total)

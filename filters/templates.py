@@ -16,7 +16,7 @@ Choice = tuple[str, str, tuple[float, ...]]
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """One form. `tests` become `rules.Test`s once a threshold is chosen for each."""
+    """One form. `tests` become `rules.Threshold`s once a threshold is chosen for each."""
 
     name: str
     label: Label
@@ -47,7 +47,12 @@ TEMPLATES = (
         Label.MALFORMED,
         (_at_most("compression", 0.35, 0.4, 0.45, 0.5, 0.55, 0.6), _at_least("chars", 60, 100, 150)),
     ),
-    Template("letters of another script", Label.MALFORMED, (_at_least("foreign_script", 0.05, 0.1, 0.3, 0.5),)),
+    # A turn that is wholly in another script may be a person who changed language; a mixture is not.
+    Template(
+        "mixes in another script",
+        Label.MALFORMED,
+        (_at_least("foreign_script", 0.05, 0.1, 0.3), _at_most("foreign_script", 0.9)),
+    ),
     Template(
         "hardly any letters",
         Label.MALFORMED,
@@ -60,6 +65,11 @@ TEMPLATES = (
         Label.MALFORMED,
         (_at_least("unbalanced", 1, 2), _at_most("letters", 0.6, 0.7, 0.8, 0.85)),
     ),
+    Template(
+        "runs on until it is cut",
+        Label.MALFORMED,
+        (_at_least("cut", 1), _at_least("new", 3, 5, 8, 12, 16, 20), _at_most("answer_only", 0, 1, 2, 4, 99)),
+    ),
     Template("talks about the turn", Label.META_PLANNING, (_at_least("planning", 1, 2, 3),)),
     Template(
         "talks about the turn, asks nothing",
@@ -70,6 +80,11 @@ TEMPLATES = (
         "orders to oneself",
         Label.META_PLANNING,
         (_at_least("steering", 1, 2), _at_most("question", 0), _at_most("first_person", 0, 0.03)),
+    ),
+    Template(
+        "answers its own question",
+        Label.IDENTITY_LEAKAGE,
+        (_at_least("after_question", 0.3, 0.5, 0.7), _at_least("lines", 2, 3), _at_least("opening", 0, 1)),
     ),
     Template("stage note", Label.META_PLANNING, (_at_least("stage_note", 1), _at_most("question", 0, 9))),
     Template("offers help", Label.IDENTITY_LEAKAGE, (_at_least("assistant", 1, 2),)),
