@@ -56,10 +56,11 @@ def iter_turn_rows(path: str, quarantine: Quarantine, batch: int = 10_000) -> It
     """Like `read_turn_rows`, in tables of at most `batch` rows, in file order and bounded memory."""
     kept: list[dict[str, Any]] = []
     for origin, raw in _raw_rows(path):
+        quarantine.rows += 1
         try:
             kept.append(_columns(raw if isinstance(raw, dict) else _parse(raw)))
         except _BadRow as bad:
-            quarantine.add(origin, str(bad), raw)
+            quarantine.add(origin, str(bad), raw if isinstance(raw, str) else json.dumps(raw, default=str))
         if len(kept) >= batch:
             yield pl.DataFrame(kept, schema=SCHEMA)
             kept = []

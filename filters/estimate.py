@@ -1,0 +1,125 @@
+"""How many of these turns are genuine, honestly: a mean of p_genuine with an interval, marked where it is a guess."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from filters.features import Features, compute
+from filters.labelling import caps, probability
+from filters.rules import RuleSet, load
+
+if TYPE_CHECKING:
+    import polars as pl
+    from numpy.typing import NDArray
+
+DRAWS = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """Estimated share of genuine turns.
+
+    Attributes:
+        mean: Mean p_genuine; NaN for an empty table.
+        low, high: 95 % interval: other conversations could have been drawn, and other judged turns.
+        extrapolated: Whether these turns are of a kind that was never judged, so that the interval may be far off.
+        why: The reasons for that, empty otherwise.
+    """
+
+    mean: float
+    low: float
+    high: float
+    extrapolated: bool
+    why: str
+
+
+def estimate_genuine(
+    table: pl.DataFrame,
+    rules: RuleSet | None = None,
+    *,
+    generator: str | None = None,
+    primed: bool = False,
+    features: Features | None = None,
+) -> Estimate:
+    """Mean p_genuine of the rows with a 95 % interval.
+
+    Two things are uncertain, and each of 2,000 draws varies both: which conversations were looked at (rows resampled
+    by `conversation_id`, else `site_id`, else row by row), and the calibration (one of its bootstrap replicates).
+    What no interval covers is a selection by something the calibration does not see, or turns of another making
+    than those it was trained on; the latter is said in `why`.
+
+    Args:
+        table: As for `filters.label`.
+        generator: Name of the model that wrote the turns; None reads the column `generator` or `model`.
+        primed: Whether the turns were asked for by instruction and not sampled at the user header.
+        features: `features.compute(table)`, where it is known already.
+    """
+    rules = load() if rules is None else rules
+    features = compute(table) if features is None else features
+    why = _why(table, rules, features, generator, primed)
+    if not len(table) or not rules.calibrations:
+        return Estimate(float("nan"), float("nan"), float("nan"), True, "; ".join(["nothing to estimate from", *why]))
+    decided = rules.decide(features)
+    mean = float(probability(features, rules, decided).mean())
+    sums, counts = _by_cluster(_replicated(features, rules, decided), _clusters(table))
+    rng = np.random.default_rng(0)
+    replicates, clusters = sums.shape
+    means = np.empty(DRAWS)
+    for draw in range(DRAWS):
+        picked = rng.integers(clusters, size=clusters)
+        means[draw] = sums[draw % replicates, picked].sum() / counts[picked].sum()
+    low, high = np.percentile(means, [2.5, 97.5])
+    return Estimate(mean, min(float(low), mean), max(float(high), mean), bool(why), "; ".join(why))
+
+
+def _replicated(features: Features, rules: RuleSet, decided: NDArray[np.intp]) -> NDArray[np.float64]:
+    """p_genuine under every replicate, shape (replicates, n); as in `labelling.probability`."""
+    count = min(len(calibration.replicates) for calibration in rules.calibrations.values())
+    result = np.full((count, len(features)), np.nan)
+    for calibration in rules.calibrations.values():
+        known = calibration.replicated(calibration.design(features, decided >= 0))[:count]
+        result = np.where(np.isnan(known), result, known)
+    return np.asarray(np.minimum(result, caps(rules)[decided]), dtype=np.float64)
+
+
+def _clusters(table: pl.DataFrame) -> NDArray[np.intp]:
+    for name in ("conversation_id", "site_id"):
+        if name in table.columns:
+            keys = np.array([str(value) for value in table[name]])
+            return np.asarray(np.unique(keys, return_inverse=True)[1], dtype=np.intp)
+    return np.arange(len(table))
+
+
+def _by_cluster(p: NDArray[np.float64], cluster: NDArray[np.intp]) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
+    counts = np.bincount(cluster)
+    sums = np.array([np.bincount(cluster, weights=row, minlength=len(counts)) for row in p], dtype=np.float64)
+    return sums, np.asarray(counts, dtype=np.intp)
+
+
+def _why(table: pl.DataFrame, rules: RuleSet, features: Features, generator: str | None, primed: bool) -> list[str]:
+    judged = {source for source in rules.training.get("sources", {}) if source != "written"}
+    names = {generator} if generator is not None else _generators(table)
+    unknown = sorted(
+        name for name in names if name.rstrip("/").rsplit("/", 1)[-1].casefold() not in {j.casefold() for j in judged}
+    )
+    why = []
+    if not names:
+        why.append("the generator is not known")
+    elif unknown:
+        why.append(f"no turns of {', '.join(unknown[:3])} were judged")
+    if primed:
+        why.append("the turns were asked for by instruction, the judged ones were not")
+    foreign = 1 - float(features.english.mean()) if len(features) else 0.0
+    if foreign > 0:
+        why.append(f"{foreign:.0%} of the turns are not in English")
+    return why
+
+
+def _generators(table: pl.DataFrame) -> set[str]:
+    for name in ("generator", "model"):
+        if name in table.columns:
+            return {value for value in table[name].unique().to_list() if isinstance(value, str)}
+    return set()

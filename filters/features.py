@@ -1,0 +1,141 @@
+"""Measurable facts about a candidate turn, tier by tier: the registry of names, ranges and what each one catches.
+
+The text tier is computed here from query, answer, history and turn. The embedding and likelihood tiers are columns
+that someone else measured (see `SIGNALS`); a value that is absent is NaN, and no test on NaN ever holds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from filters import form, overlap
+from filters.context import Context
+from filters.units import speaks_other
+
+if TYPE_CHECKING:
+    import polars as pl
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Feature:
+    """One number per turn.
+
+    Attributes:
+        tier: `text`, `embedding` or `likelihood`.
+        low, high: The range of its values.
+        says: Words for it in a sentence: "<says> is at least 0.9".
+        catches: What it is for.
+    """
+
+    name: str
+    tier: str
+    low: float
+    high: float
+    says: str
+    catches: str
+
+
+_COUNT = float("inf")
+
+SIGNALS = (
+    Feature("cos_query", "embedding", -1, 1, "cosine to the last user message", "prompt_restatement when high"),
+    Feature("cos_answer", "embedding", -1, 1, "cosine to the answer", "off_topic when low"),
+    Feature("cos_answer_best", "embedding", -1, 1, "cosine to the closest sentence of the answer", "ties, copies"),
+    Feature("cos_margin", "embedding", -2, 2, "closest sentence of the answer over question", "who it is tied to"),
+    Feature("answer_pmi", "likelihood", -_COUNT, _COUNT, "answer PMI per token (nats)", "off_topic when low"),
+    Feature("answer_pmi_sum", "likelihood", -_COUNT, _COUNT, "answer PMI (nats)", "no tie when low"),
+    Feature("answer_pmi_share", "likelihood", 0, 1, "share of tokens the answer explains", "off_topic when low"),
+    Feature("role_ratio", "likelihood", -_COUNT, _COUNT, "user over assistant (nats per token)", "identity_leakage"),
+    Feature("copy_gain", "likelihood", -_COUNT, _COUNT, "gain from the conversation (nats per token)", "copies"),
+    Feature("fluency", "likelihood", -_COUNT, 0, "fluency on its own (nats per token)", "malformed when low"),
+    Feature("mean_logprob", "likelihood", -_COUNT, 0, "fluency in context (nats per token)", "malformed when low"),
+    Feature("min_logprob", "likelihood", -_COUNT, 0, "least likely token (nats)", "malformed when low"),
+)
+
+TEXT = tuple(
+    Feature(name, "text", low, high, says, catches)
+    for name, low, high, says, catches in (*form.FEATURES, *overlap.FEATURES)
+)
+
+FEATURES: dict[str, Feature] = {feature.name: feature for feature in (*TEXT, *SIGNALS)}
+TIERS: dict[str, tuple[str, ...]] = {
+    "text": ("text",),
+    "text+embedding": ("text", "embedding"),
+    "text+embedding+likelihood": ("text", "embedding", "likelihood"),
+}
+"""The sets of tiers a calibration exists for, smallest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """Features of n turns.
+
+    Attributes:
+        values: One float64 array of shape (n,) per name; NaN where unknown.
+        english: Boolean array (n,): whether models that know little but English can judge the row.
+    """
+
+    values: dict[str, NDArray[np.float64]]
+    english: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.english)
+
+    def matrix(self, names: tuple[str, ...]) -> NDArray[np.float64]:
+        """Columns in the order of `names`, shape (n, len(names))."""
+        return np.column_stack([self.values[name] for name in names])
+
+    def take(self, rows: NDArray[np.intp] | NDArray[np.bool_]) -> Features:
+        """The same features for some of the rows."""
+        return Features({name: column[rows] for name, column in self.values.items()}, self.english[rows])
+
+    @classmethod
+    def concat(cls, parts: list[Features]) -> Features:
+        """The rows of all parts, one after another; at least one part."""
+        return cls(
+            {name: np.concatenate([part.values[name] for part in parts]) for name in FEATURES},
+            np.concatenate([part.english for part in parts]),
+        )
+
+
+def compute(table: pl.DataFrame) -> Features:
+    """Text features of every row, and the signal columns that are there.
+
+    Args:
+        table: Columns `query, answer, history, turn`, optionally `finish_reason` and signals.
+
+    Signals of rows that are not English are dropped: those models do not know the language, the text tier decides.
+
+    Raises:
+        ValueError: A context column is missing.
+    """
+    missing = [name for name in ("answer", "history", "turn") if name not in table.columns]
+    if missing:
+        raise ValueError(f"the table has no column `{missing[0]}`; filters need query, answer, history and turn")
+    rows = np.empty((len(table), len(TEXT)))
+    english = np.empty(len(table), dtype=np.bool_)
+    reasons = table["finish_reason"].to_list() if "finish_reason" in table.columns else [None] * len(table)
+    contexts = cache(Context.read)
+    for index, (answer, history, turn, reason) in enumerate(
+        zip(table["answer"], table["history"].to_list(), table["turn"], reasons, strict=True)
+    ):
+        if contexts.cache_info().currsize > 64:
+            contexts.cache_clear()
+        context = contexts(answer or "", tuple(text or "" for text in history or ()))
+        turn = turn or ""
+        measured = form.measure(turn, reason, context)
+        rows[index] = (*measured.values, *overlap.measure(measured.text, context))
+        english[index] = context.english and not speaks_other(measured.text)
+    values = {feature.name: rows[:, column] for column, feature in enumerate(TEXT)}
+    for feature in SIGNALS:
+        if feature.name in table.columns:
+            signal = table[feature.name].cast(float).fill_null(float("nan")).to_numpy()
+            values[feature.name] = np.where(english & np.isfinite(signal), signal, np.nan)
+        else:
+            values[feature.name] = np.full(len(table), np.nan)
+    return Features(values, english)
