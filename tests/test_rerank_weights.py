@@ -71,7 +71,7 @@ def test_a_missing_file_and_one_that_is_not_json_are_named(tmp_path):
         load_weights(str(tmp_path / "x.json"))
 
 
-def judged(sites=40, seed=0):
+def judged(sites=40, seed=0, noise=0.5):
     """Sites where `answer_pmi` decides the grade, with one genuine turn of four."""
     rng = np.random.default_rng(seed)
     rows = []
@@ -86,7 +86,7 @@ def judged(sites=40, seed=0):
                     "history": ["A question?"],
                     "grade": grade,
                     "label": "follow_up" if grade == 3 else "generic",
-                    "answer_pmi": grade + rng.normal(0, 0.5),
+                    "answer_pmi": grade + rng.normal(0, noise),
                     **{name: float(rng.normal()) for name in TIER_SIGNALS["likelihood"] if name != "answer_pmi"},
                 }
             )
@@ -113,7 +113,7 @@ def test_learning_is_calibrated_and_repeatable():
 
 def test_one_step_of_grade_in_a_two_valued_signal_gives_its_log_odds():
     # Questions have grade 3 in 3 of 4, others in 1 of 4: log-odds log 3 and -log 3 without a penalty.
-    rows = [("a b c?", 3)] * 3 + [("a b c?", 0)] + [("a b c", 3)] + [("a b c", 0)] * 3
+    rows = [("a b? c", 3)] * 3 + [("a b? c", 0)] + [("a b c", 3)] + [("a b c", 0)] * 3
     table = pl.DataFrame(
         {"site_id": "s", "turn": [turn for turn, _ in rows], "grade": [grade for _, grade in rows]},
     ).with_columns(answer=pl.lit("z"), query=pl.lit("y"))
@@ -140,13 +140,13 @@ def test_learning_without_judged_turns_says_so():
 
 
 def test_cross_validation_finds_the_signal_and_keeps_rows():
-    table = judged()
+    table = judged(noise=1.2)
     ranked = cross_validate(table, folds=4, penalty=0.01)
     assert ranked["turn"].equals(table["turn"])
     found = selected_genuine(ranked)
     assert found["random"].value == 0.25
     assert found["oracle"].value == 1
-    assert found["selected"].value > 0.85
+    assert found["selected"].value > 0.6
     assert found["selected"].low < found["selected"].value < found["selected"].high
     assert found["ratio_random"].value == pytest.approx(found["selected"].value * 4)
 
