@@ -14,7 +14,6 @@ from typing import Any
 import click
 
 import filters
-
 from selfplay import dataset, judging, pipeline, progress, show, summary
 from selfplay.config import SampleConfig
 from selfplay.engines.base import Engine
@@ -23,6 +22,7 @@ from selfplay.errors import EngineError, UsageError
 from selfplay.interrupt import Interrupt
 from selfplay.job import Job, configure, read_sites
 from selfplay.likelihood import DEFAULT_SCORER
+from selfplay.models import published_as
 from selfplay.pipeline import Judge
 from selfplay.plan import plan
 from selfplay.quarantine import Quarantine, parse_max_bad
@@ -104,7 +104,7 @@ def execute(job: Job, out: Path, *, fresh: bool, quiet: bool, examples: int = 0)
             )  # fmt: skip
         code = finish(run, job, session, quarantine)
         if not quiet and code != 130:
-            show.closing(run, run.record["summary"], examples)
+            show.closing(run, examples)
         quarantine.check()
         return code
 
@@ -156,6 +156,6 @@ def preview(job: Job, count: int) -> int:
                 raise EngineError(f"{result.key}: {result.error}")
             sampled.append((planned[result.key][0], result.candidates))
         contexts = sites_table(planned.values())
-        turns = turns_table(sampled, config.model, config.primed)
+        turns = turns_table(sampled, published_as(config.model), config.primed)
         show.candidates(judge(turns, contexts) if judge else turns, contexts)
     return 0

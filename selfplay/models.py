@@ -105,6 +105,12 @@ def find(name: str) -> Embedded | None:
     return None
 
 
+def published_as(model: str) -> str:
+    """The Hugging Face id of an embedded model, given by name or by its folder; any other name unchanged."""
+    found = find(os.path.basename(os.path.normpath(model)))
+    return found.source if found else model
+
+
 def cache_folder() -> Path:
     """$SELFPLAY_CACHE, else ~/.cache/selfplay ($XDG_CACHE_HOME is heeded)."""
     own = os.environ.get("SELFPLAY_CACHE")

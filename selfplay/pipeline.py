@@ -19,6 +19,7 @@ from selfplay.core import Candidate, Site
 from selfplay.engines.base import Engine, SampleRequest
 from selfplay.errors import EngineError, TooManyBadRows
 from selfplay.interrupt import Interrupt
+from selfplay.models import published_as
 from selfplay.plan import Planned, plan
 from selfplay.quarantine import Quarantine
 from selfplay.runs import Run, write_atomic
@@ -82,6 +83,7 @@ def sample(
     left: dict[int, int] = {}
     finished: dict[int, list[tuple[Planned, tuple[Candidate, ...]]]] = {}
     done = run.sampled()
+    model = published_as(config.model)
 
     def requests() -> Iterator[SampleRequest]:
         try:
@@ -104,7 +106,7 @@ def sample(
             number = 1 + max(run.parts("sampled"), default=-1)
             # Contexts first: a part counts as sampled once its candidates are there, and then both must be.
             run.write("sites", number, sites_table(planned for planned, _ in rows))
-            table = turns_table(((site, candidates) for (site, _), candidates in rows), config.model, config.primed)
+            table = turns_table(((site, candidates) for (site, _), candidates in rows), model, config.primed)
             run.write("sampled", number, table)
             began = time.monotonic()
             on_part(number)

@@ -28,7 +28,7 @@ class Lines:
             rate = self._candidates / (now - self._started)
             failed_part = f", {self._failed} failed" if self._failed else ""
             print(
-                f"{self._sites} sites, {self._candidates} candidates, {rate:.1f} candidates/s{failed_part}",
+                f"sampled {self._sites} sites: {self._candidates} candidates, {rate:.1f} candidates/s{failed_part}",
                 file=sys.stderr,
                 flush=True,
             )

@@ -6,11 +6,10 @@ All text from models and data goes through `printable`, since a terminal obeys w
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Any
 
 import polars as pl
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -20,41 +19,55 @@ from selfplay.tables import context_columns
 from selfplay.terminal import printable
 
 
-def closing(run: Run, summed: Mapping[str, Any], examples: int = 0, console: Console | None = None) -> None:
-    """The closing table, where to look, and before/after examples."""
-    console = console or Console(stderr=True)
+def closing(run: Run, examples: int = 0, console: Console | None = None) -> None:
+    """The closing table, before/after examples, and where to look."""
+    console = console or wide_console()
     table = Table(box=None, show_header=False, pad_edge=False)
-    for name, value in summary.lines(summed):
+    for name, value in summary.lines(run.record["summary"], run.record["sessions"]):
         table.add_row(Text(name), Text(value))
     console.print(table)
     for number, example in enumerate(before_after(run, examples), 1):
         console.print()
-        console.print(Text(f"{number}. {example['site_id']}", style="bold"))
+        console.print(Text(f"{number}. {printable(example['site_id'])}", style="bold"))
         for name in ("user", "answer", "before", "after"):
-            console.print(Text.assemble((f"   {name:7}", "dim"), printable(example[name], 400)))
+            console.print(Padding(Text.assemble((f"{name:7}", "dim"), one_line(example[name])), (0, 0, 0, 3)))
     console.print()
     for name, what in (
-        ("chosen.jsonl", "conversations with the chosen user turn, and prompt + completion for a user simulator"),
+        ("chosen.jsonl", "conversations with the chosen user turn; prompt and completion for a user simulator"),
         ("rejected.parquet", "the other candidates with label, rule and evidence"),
+        ("turns.jsonl", "the sampled turns, for `selfplay filter` and `selfplay rank`"),
+        ("quarantine.jsonl", "rows that could not be used, with file, line and reason"),
         ("run.json", "configuration, versions, counts"),
     ):
-        if (run.folder / name).exists():
-            console.print(Text(f"{run.folder / name}  {what}"), soft_wrap=True)
+        path = run.folder / name
+        if path.exists() and path.stat().st_size:
+            console.print(Text(f"{path}  {what}"), soft_wrap=True)
+
+
+def wide_console() -> Console:
+    """Standard error; where it is no terminal, wide enough that no line of the table breaks."""
+    console = Console(stderr=True)
+    return console if console.is_terminal else Console(stderr=True, width=160)
+
+
+def one_line(text: str, limit: int = 300) -> str:
+    """Text of a message on one line, safe to print."""
+    return printable(" ".join(text.split()), limit)
 
 
 def before_after(run: Run, count: int) -> list[dict[str, str]]:
-    """Sites whose first sample was flagged and whose chosen turn is the most grounded, best first.
+    """Sites with a chosen turn, the most grounded first: those whose first sample was flagged, then others.
 
-    `before` is what one sample would have given, `after` what was chosen.
+    `before` is the first sample, what one would have got without selection; `after` is what was chosen.
     """
     if not count:
         return []
     columns = ["site_id", "sample", "temperature", "turn", "label", "genuine", "groundedness", "selected"]
     turns = pl.scan_parquet([run.path("turns", n) for n in run.parts("turns")]).select(columns)
-    first = turns.filter(~pl.col("genuine")).group_by("site_id", maintain_order=True).first()
+    first = turns.group_by("site_id", maintain_order=True).first()
     found = (
-        turns.filter("selected").join(first, on="site_id", suffix="_before").filter(pl.col("sample_before") == 0)
-        .sort("groundedness", descending=True).head(count).collect()
+        turns.filter("selected").join(first, on="site_id", suffix="_before").filter(~pl.col("selected_before"))
+        .sort("genuine_before", "groundedness", descending=[False, True]).head(count).collect()
     )  # fmt: skip
     sites = pl.scan_parquet([run.path("sites", n) for n in run.parts("turns")])
     contexts = dict(
@@ -85,13 +98,13 @@ def candidates(turns: pl.DataFrame, sites: pl.DataFrame, console: Console | None
     for site in sites.iter_rows(named=True):
         context = context_columns(json.loads(site["messages"]))
         console.print(Text(printable(site["site_id"]), style="bold"))
-        console.print(Text.assemble(("user    ", "dim"), printable(context["query"] or "", 600)))
-        console.print(Text.assemble(("answer  ", "dim"), printable(context["answer"], 600)))
+        console.print(Text.assemble(("user    ", "dim"), one_line(context["query"] or "", 600)))
+        console.print(Text.assemble(("answer  ", "dim"), one_line(context["answer"], 600)))
         rows = turns.filter(pl.col("site_id") == site["site_id"])
         for row in (rows.sort("rank") if ranked else rows).iter_rows(named=True):
             mark = ("* " if row["selected"] else "  ") if ranked else "  "
             told = f"T={row['temperature']:g} "
             if ranked:
                 told += f"{row['label']}, p_genuine {row['p_genuine']:.2f}, groundedness {row['groundedness']:.2f} "
-            console.print(Text.assemble(mark, (told, "cyan"), printable(row["turn"], 400)))
+            console.print(Text.assemble(mark, (told, "cyan"), one_line(row["turn"], 400)))
         console.print()

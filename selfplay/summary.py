@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -90,10 +90,11 @@ def share_of(key: str) -> float:
     return zlib.crc32(key.encode()) / 2**32
 
 
-def lines(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The closing table as pairs of name and value."""
+def lines(summary: Mapping[str, Any], sessions: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """The closing table as pairs of name and value; without a summary, of what was only sampled."""
     if not summary.get("candidates"):
-        return [("sites", "0")]
+        total = {name: sum(s[name] for s in sessions) for name in ("sites", "candidates", "completion_tokens")}
+        return [(name.replace("_", " "), str(count)) for name, count in total.items()]
     shares = {name: estimate_line(value) for name, value in summary["estimated_genuine"].items()}
     n = summary["candidates"]
     rows = [
