@@ -213,15 +213,19 @@ class TransformersEngine:
         batch: list[tuple[int, tuple[tuple[int, ...], ...]]] = []
         used = 0
         before: tuple[int, ...] = ()
+        # Half the budget, and no more than half a gigabyte of logits.
+        most = max(1, min(self._score_tokens // 2, (512 << 20) // (4 * self._vocab)))
+        held = 0
         for number in sorted(range(len(requests)), key=lambda i: requests[i].prefix):
             prefix = requests[number].prefix
-            for part in _parts(requests[number].continuations, self._score_tokens):
+            for part in _parts(requests[number].continuations, most):
                 tokens = sum(map(len, part))
                 new = len(prefix) - (common_prefix(before, prefix) if batch else 0)
-                if batch and used + new + tokens > self._score_tokens:
+                if batch and (used + new + tokens > self._score_tokens or held + tokens > most):
                     yield batch
-                    batch, used, new = [], 0, len(prefix)
+                    batch, used, held, new = [], 0, 0, len(prefix)
                 batch.append((number, part))
+                held += tokens
                 used, before = used + new + tokens, prefix
         if batch:
             yield batch
@@ -231,7 +235,7 @@ def _parts(continuations: tuple[tuple[int, ...], ...], most: int) -> Iterator[tu
     part: list[tuple[int, ...]] = []
     used = 0
     for continuation in continuations:
-        if part and used + len(continuation) > most // 2:
+        if part and used + len(continuation) > most:
             yield tuple(part)
             part, used = [], 0
         part.append(continuation)
