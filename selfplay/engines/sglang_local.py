@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from typing import Any
 
 from selfplay.engines.retry import Failure
@@ -38,7 +39,8 @@ class LocalTransport:
     async def generate(self, payload: dict[str, Any], affinity: str) -> Any:
         generator = self._engine.tokenizer_manager.generate_request(self._request(**payload), None)
         try:
-            return await generator.__anext__()
+            # Through JSON, so that it reads exactly as a server's answer does: in process, rows are tuples.
+            return json.loads(json.dumps(await generator.__anext__(), default=str))
         except ValueError as error:
             # What the server answers 400 to: the request itself is refused.
             raise Failure(str(error), retry=False, status=400) from None
