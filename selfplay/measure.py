@@ -113,9 +113,10 @@ def signal_versions(embedder: Embedder | None = None, template: Any = None) -> d
 
 def _own_name(model: str) -> str:
     """An embedded model answers to several names; records use one."""
-    from selfplay.models import EMBEDDED
+    from selfplay.models import find
 
-    return next((name for name, known in EMBEDDED.items() if model.lower() in known.aliases), model)
+    found = find(model)
+    return found.name if found else model
 
 
 def mismatches(measured: Mapping[str, Any], learned: Mapping[str, Any]) -> dict[str, str]:

@@ -1,0 +1,112 @@
+"""The verb `rank` on files: rows come back in order with unknown columns, what cannot be had is said."""
+
+import gzip
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from selfplay import ranking
+from selfplay.cli import cli
+from selfplay.errors import SelfplayError, TooManyBadRows, UsageError
+
+MESSAGES = [
+    {"role": "user", "content": "Can I put solar panels on my old garage?"},
+    {"role": "assistant", "content": "The panels add 240 kg to the roof, so the rafters need doubling."},
+]
+ROWS = [
+    {"id": 7, "messages": MESSAGES, "turn": "Write a poem about cats.", "extra": {"a": [1]}},
+    {"id": 8, "messages": MESSAGES, "turn": "Is 240 kg with the rafters doubled on one side still fine?"},
+    {"id": 9, "messages": [*MESSAGES, *MESSAGES], "turn": "ok"},
+]
+
+
+@pytest.fixture
+def source(tmp_path):
+    path = tmp_path / "turns.jsonl.gz"
+    with gzip.open(path, "wt") as file:
+        file.writelines(json.dumps(row) + "\n" for row in ROWS)
+    return path
+
+
+def invoke(*args, **kwargs):
+    return CliRunner().invoke(cli, ["rank", *map(str, args)], **kwargs)
+
+
+def read(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_rows_keep_order_and_columns_and_are_ranked_by_site(source, tmp_path):
+    result = invoke(source, "-o", tmp_path / "out.jsonl", "--tiers", "text")
+    assert result.exit_code == 0, result.output
+    rows = read(tmp_path / "out.jsonl")
+    assert [row["id"] for row in rows] == [7, 8, 9]
+    assert rows[0]["extra"] == {"a": [1]}
+    assert [row["rank"] for row in rows] == [2, 1, 1]
+    assert all(0 <= row["groundedness"] <= 1 and row["ranked_with"] == "text" for row in rows)
+    assert "3 turns at 2 sites ranked with text" in result.stderr
+
+
+def test_stdin_to_stdout():
+    text = "".join(json.dumps(row) + "\n" for row in ROWS)
+    result = invoke("-", "--tiers", "text", input=text)
+    assert [json.loads(line)["rank"] for line in result.stdout.splitlines()] == [2, 1, 1]
+
+
+def test_flagged_rows_of_the_file_come_last(tmp_path):
+    path = tmp_path / "turns.jsonl"
+    path.write_text("".join(json.dumps({**row, "genuine": row["id"] != 8}) + "\n" for row in ROWS))
+    invoke(path, "-o", tmp_path / "out.jsonl", "--tiers", "text")
+    assert [row["rank"] for row in read(tmp_path / "out.jsonl")] == [1, 2, 1]
+
+
+def test_auto_without_models_ranks_by_text_and_says_why(source, tmp_path, monkeypatch):
+    reasons = {"embedding": "torch not installed", "likelihood": "torch not installed"}
+    monkeypatch.setattr(ranking, "available_tiers", lambda: (frozenset({"text"}), reasons))
+    result = invoke(source, "-o", tmp_path / "out.jsonl")
+    assert result.exit_code == 0
+    assert "ranking without embedding signals: torch not installed" in result.stderr
+    assert read(tmp_path / "out.jsonl")[0]["ranked_with"] == "text"
+
+
+def test_tiers_asked_for_by_name_must_be_met(source, monkeypatch):
+    monkeypatch.setattr(ranking, "available_tiers", lambda: (frozenset({"text"}), {"embedding": "torch not installed"}))
+    result = invoke(source, "--tiers", "text+embedding")
+    assert isinstance(result.exception, SelfplayError)
+    assert "torch not installed" in str(result.exception)
+    assert result.stdout == ""
+
+
+def test_signals_in_the_file_are_used_and_not_measured_again(tmp_path, monkeypatch):
+    signals = {name: 0.5 for names in ranking.SIGNALS.values() for name in names}
+    path = tmp_path / "turns.jsonl"
+    path.write_text("".join(json.dumps({**row, **signals}) + "\n" for row in ROWS))
+    monkeypatch.setattr(ranking, "measure", lambda *a, **k: pytest.fail("measured again"))
+    invoke(path, "-o", tmp_path / "out.jsonl", catch_exceptions=False)
+    rows = read(tmp_path / "out.jsonl")
+    assert {row["ranked_with"] for row in rows} == {"text+embedding+likelihood"}
+    assert rows[0]["cos_query"] == 0.5
+
+
+def test_bad_rows_are_counted_and_too_many_write_nothing(tmp_path):
+    path = tmp_path / "turns.jsonl"
+    path.write_text(json.dumps(ROWS[0]) + "\n{broken\n")
+    out = tmp_path / "out.jsonl"
+    result = invoke(path, "-o", out, "--tiers", "text", "--max-bad", "10%")
+    assert isinstance(result.exception, TooManyBadRows)
+    assert not out.exists()
+    result = invoke(path, "-o", out, "--tiers", "text", "--quarantine", tmp_path / "bad.jsonl")
+    assert result.exit_code == 0
+    assert [entry["line"] for entry in read(tmp_path / "bad.jsonl")] == [2]
+
+
+def test_mistakes_are_one_line(source, tmp_path):
+    for args, named in (
+        (("nowhere.jsonl", "--tiers", "text"), "nowhere.jsonl"),
+        ((source, "--weights", tmp_path / "none.json"), "none.json"),
+    ):
+        result = invoke(*args)
+        assert isinstance(result.exception, UsageError)
+        assert named in str(result.exception)
+        assert "\n" not in str(result.exception)
