@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from selfplay import judging
 from selfplay.config import SampleConfig
@@ -29,7 +29,7 @@ class Job:
     """All options of a run, checked against each other."""
 
     conversations: str
-    turns: str
+    turns: Literal["last", "all"]
     limit: int | None
     max_bad: str | None
     system: str

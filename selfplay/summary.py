@@ -15,6 +15,8 @@ from selfplay.runs import Run
 from selfplay.tables import with_context
 
 ESTIMATE_SITES = 2_000
+NO_RULE = {"follow_up": "no rule fired"}
+"""A turn that passes is labelled follow_up, but the table must not read as if it had been judged one."""
 
 NEEDED = (
     "site_id", "conversation_id", "model", "primed", "label", "genuine", "p_genuine", "selected", "finish_reason",
@@ -51,7 +53,7 @@ def summarize(run: Run, rules: RuleSet, sampling_seconds: float, judging_seconds
         "labels": dict(labels.iter_rows()),
         "completion_tokens": tokens,
         "truncated": int((turns["finish_reason"] == "length").sum()),
-        "cached_share": float(turns["cached_tokens"].sum() / max(1, prompt_tokens.sum())),
+        "cached_share": int(turns["cached_tokens"].sum()) / max(1, int(prompt_tokens.sum())),
         "tokens_per_second": tokens / sampling_seconds if sampling_seconds else None,
         "surviving_turns_per_second": survivors / seconds if seconds else None,
     }
@@ -105,7 +107,10 @@ def lines(summary: Mapping[str, Any], sessions: Sequence[Mapping[str, Any]]) -> 
         ("sites with no survivor", f"{summary['sites_without_survivor']}"),
         ("estimated genuine, all candidates", shares["before"]),
         ("estimated genuine, selected", shares["after"]),
-        *((f"  {label}", f"{count} ({count / n:.1%})") for label, count in summary["labels"].items()),
+        *(
+            (f"  {NO_RULE.get(label, label)}", f"{count} ({count / n:.1%})")
+            for label, count in summary["labels"].items()
+        ),
         ("cut at the token limit", f"{summary['truncated']} ({summary['truncated'] / n:.1%})"),
         ("cached share of prompt tokens", f"{summary['cached_share']:.1%}"),
     ]
@@ -119,6 +124,6 @@ def lines(summary: Mapping[str, Any], sessions: Sequence[Mapping[str, Any]]) -> 
 def estimate_line(estimate: Mapping[str, Any]) -> str:
     """An estimated share with its interval, and a mark where it extrapolates."""
     if estimate["mean"] is None:
-        return estimate["why"]
+        return str(estimate["why"])
     text = f"{estimate['mean']:.1%} [{estimate['low']:.1%}, {estimate['high']:.1%}]"
     return f"{text} extrapolated: {estimate['why']}" if estimate["extrapolated"] else text

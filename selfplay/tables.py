@@ -38,6 +38,15 @@ TURNS = {
     "completion_tokens": pl.Int64,
     "cached_tokens": pl.Int64,
 }
+CONTEXTS = pl.Schema(
+    {
+        "site_id": pl.String(),
+        "messages": pl.String(),
+        "query": pl.String(),
+        "answer": pl.String(),
+        "history": pl.List(pl.String()),
+    }
+)
 CONTEXT = ("query", "answer", "history", "messages")
 
 
@@ -111,12 +120,6 @@ def with_context(turns: pl.DataFrame, sites: pl.DataFrame) -> pl.DataFrame:
             {"site_id": site_id, "messages": messages} | context_columns(json.loads(messages))
             for site_id, messages in sites.select("site_id", "messages").iter_rows()
         ],
-        schema={
-            "site_id": pl.String,
-            "messages": pl.String,
-            "query": pl.String,
-            "answer": pl.String,
-            "history": pl.List(pl.String),
-        },
+        schema=CONTEXTS,
     )
     return turns.join(contexts, on="site_id", how="left", maintain_order="left")

@@ -72,6 +72,7 @@ def train(folder: Path, rules: Path | None, weights: Path | None, kept: Path | N
     """
     from filters import learn as rules_from
     from rerank import learn as weights_from
+    from rerank import save_weights
 
     if rules is None and weights is None:
         raise UsageError("what to learn? Give --rules FILE, --weights FILE or both")
@@ -87,4 +88,4 @@ def train(folder: Path, rules: Path | None, weights: Path | None, kept: Path | N
     if rules is not None:
         rules_from.train(table, models).save(rules)
     if weights is not None:
-        weights_from.train(table, measured_with=models).save(weights)
+        save_weights(weights_from.train(table, measured_with=models), str(weights))

@@ -21,7 +21,7 @@ def stack(*options: Callable[[Command], Command]) -> Callable[[Command], Command
     return decorate
 
 
-class Temperatures(click.ParamType):
+class Temperatures(click.ParamType):  # type: ignore[type-arg]
     """`0.7` or `0.7:4`, the second with its own number of samples."""
 
     name = "T[:N]"
