@@ -47,7 +47,7 @@ def versions() -> dict[str, str]:
 
 def context_length(engine: Engine, template: ChatTemplate | None) -> int | None:
     """Tokens that prompt and turn together may have; None where nothing tells."""
-    known = [getattr(engine, "context_length", None), template.tokenizer.context_length if template else None]
+    known = [engine.context_length, template.tokenizer.context_length if template else None]
     return min((length for length in known if length is not None), default=None)
 
 

@@ -48,12 +48,14 @@ class Engine(Protocol):
             run hand over whole groups, cut at the same places every time.
         primed: True where the turn is asked for by instruction and not sampled at the user header.
         seeded: True where `Draw.seed` decides the outcome.
+        context_length: Tokens that prompt and completion together may have; None where the engine does not tell.
     """
 
     name: str
     group: int
     primed: bool
     seeded: bool
+    context_length: int | None
 
     def describe(self) -> dict[str, Any]:
         """Model, revision, versions, device and settings, for `run.json`; JSON types only."""

@@ -118,10 +118,11 @@ class OpenAIEngine:
         except BaseException:
             self.close()
             raise
-        self.model = model or (listed[0] if listed else "")
+        self.model = model or next(iter(listed), "")
         if not self.model:
             self.close()
             raise UsageError(f"{url} lists no models; name one with --model")
+        self.context_length = listed.get(self.model)
 
     def describe(self) -> dict[str, Any]:
         """Model, address, mode and what the server was found to take."""
@@ -171,15 +172,18 @@ class OpenAIEngine:
         finally:
             self._background.close()
 
-    async def _models(self) -> list[str]:
+    async def _models(self) -> dict[str, int | None]:
+        """Names of the models served, with the context length where the server tells it (vLLM, SGLang)."""
         try:
             body = await retry.persist(lambda: self._call(self._client.models.with_raw_response.list), FIRST_CONTACT)
         except Failure as failure:
             if failure.status in (404, 405):
-                return []
+                return {}
             raise EngineError(f"{self._url} cannot be used: {failure}; check --base-url and the API key") from None
         data = body.get("data") if isinstance(body, dict) else None
-        return [item["id"] for item in data or [] if isinstance(item, dict) and isinstance(item.get("id"), str)]
+        items = [item for item in data or [] if isinstance(item, dict) and isinstance(item.get("id"), str)]
+        lengths = [item.get("max_model_len") for item in items]
+        return {item["id"]: n if isinstance(n, int) else None for item, n in zip(items, lengths, strict=True)}
 
     async def _call(self, method: Any, **arguments: Any) -> Any:
         """One attempt; the parsed JSON.

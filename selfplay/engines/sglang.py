@@ -86,6 +86,10 @@ class SglangEngine:
             self.close()
             raise
         self.seeded = all(info.get("enable_deterministic_inference") is True for info in self._info)
+        lengths = [
+            length for info in self._info for length in (info.get("context_length"), info.get("max_total_tokens"))
+        ]
+        self.context_length = min((length for length in lengths if isinstance(length, int)), default=None)
         self._unscaled: bool | None = None
         self._probing = asyncio.Lock()
         self._primers: dict[str, asyncio.Task[int]] = {}

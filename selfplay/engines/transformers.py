@@ -73,7 +73,7 @@ class TransformersEngine:
         self.branched, self._why = choose_path(self._model)
         config = self._model.config.get_text_config()
         self._vocab = int(self._model.get_input_embeddings().weight.shape[0])
-        self._context = self._tokenizer.context_length
+        self.context_length = self._tokenizer.context_length
         self._eos = tuple(self._tokenizer.eos_token_ids) if stop_at_eos else ()
         self._sites_per_batch = max(1, sites_per_batch)
         self.group = group or 4 * self._sites_per_batch
@@ -150,14 +150,14 @@ class TransformersEngine:
             return "the prompt has no tokens"
         if not 0 <= min(ids) <= max(ids) < self._vocab:
             return f"the prompt has a token id outside the vocabulary of {self._id}"
-        if self._context is not None and len(ids) >= self._context:
-            return f"the prompt has {len(ids)} tokens, the context of {self._id} only {self._context}"
+        if self.context_length is not None and len(ids) >= self.context_length:
+            return f"the prompt has {len(ids)} tokens, the context of {self._id} only {self.context_length}"
         return None
 
     def _limit(self, request: SampleRequest, sampling: Sampling) -> int:
-        if self._context is None:
+        if self.context_length is None:
             return sampling.max_tokens
-        return min(sampling.max_tokens, self._context - len(request.prompt.token_ids))
+        return min(sampling.max_tokens, self.context_length - len(request.prompt.token_ids))
 
     def _batches(self, requests: Sequence[SampleRequest], sampling: Sampling) -> Iterator[list[SampleRequest]]:
         """Cuts a group into batches within the budget, prompts of like beginning or length together."""
