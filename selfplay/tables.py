@@ -11,33 +11,37 @@ import polars as pl
 from selfplay.core import Candidate, Message, Site
 from selfplay.engines.base import SampleRequest
 
-SITES = {
-    "site_id": pl.String,
-    "ordinal": pl.Int64,
-    "conversation_id": pl.String,
-    "messages": pl.String,  # JSON, since tool calls and extra keys have no one schema
-    "extra": pl.String,  # JSON of the columns we do not know
-    "next_user": pl.String,  # what the user really said next, where the conversation goes on
-    "file": pl.String,
-    "line": pl.Int64,
-    "prompt_tokens": pl.Int64,
-}
-TURNS = {
-    "site_id": pl.String,
-    "ordinal": pl.Int64,
-    "conversation_id": pl.String,
-    "model": pl.String,
-    "primed": pl.Boolean,
-    "temperature": pl.Float64,
-    "sample": pl.Int64,
-    "seed": pl.Int64,  # null where the engine could not use it
-    "turn": pl.String,
-    "token_ids": pl.List(pl.Int32),
-    "token_logprobs": pl.List(pl.Float32),
-    "finish_reason": pl.String,
-    "completion_tokens": pl.Int64,
-    "cached_tokens": pl.Int64,
-}
+SITES = pl.Schema(
+    {
+        "site_id": pl.String(),
+        "ordinal": pl.Int64(),
+        "conversation_id": pl.String(),
+        "messages": pl.String(),  # JSON, since tool calls and extra keys have no one schema
+        "extra": pl.String(),  # JSON of the columns we do not know
+        "next_user": pl.String(),  # what the user really said next, where the conversation goes on
+        "file": pl.String(),
+        "line": pl.Int64(),
+        "prompt_tokens": pl.Int64(),
+    }
+)
+TURNS = pl.Schema(
+    {
+        "site_id": pl.String(),
+        "ordinal": pl.Int64(),
+        "conversation_id": pl.String(),
+        "model": pl.String(),
+        "primed": pl.Boolean(),
+        "temperature": pl.Float64(),
+        "sample": pl.Int64(),
+        "seed": pl.Int64(),  # null where the engine could not use it
+        "turn": pl.String(),
+        "token_ids": pl.List(pl.Int32()),
+        "token_logprobs": pl.List(pl.Float32()),
+        "finish_reason": pl.String(),
+        "completion_tokens": pl.Int64(),
+        "cached_tokens": pl.Int64(),
+    }
+)
 CONTEXTS = pl.Schema(
     {
         "site_id": pl.String(),
