@@ -8,15 +8,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
-from selfplay.core import Conversation, Message, Origin, Site
+from selfplay.core import Conversation, Message, Site
 from selfplay.errors import UsageError
-from selfplay.formats import Source, find_sources, open_source
-from selfplay.quarantine import BadRow, Quarantine
-from selfplay.rows import read_rows
+from selfplay.formats import Source
+from selfplay.quarantine import Quarantine
+from selfplay.reading import good_rows
 from selfplay.shapes import site_ends, split_row
 
 
@@ -43,52 +43,23 @@ def read_conversations(
         on_shape: Told the shape of each good row.
 
     Raises:
-        UsageError: At once: nothing to read there, or a file in no format we read. While reading: no rows at all.
-        TooManyBadRows: From `quarantine`, where a count is exceeded.
+        UsageError, TooManyBadRows: As `good_rows`.
     """
-    sources = find_sources(path)
-    if quarantine.path is not None:  # which may lie in the input's folder
-        own = quarantine.path.resolve()
-        sources = [source for source in sources if source.path is None or source.path.resolve() != own]
-    if len(sources) > 1:
-        for source in sources:  # all before the first, so that a foreign file doesn't end a run half-way
-            open_source(source)[1].close()
-    return _read(path, sources, quarantine, unique_ids, on_source, on_shape)
 
+    def take(row: Any, shape: str | None) -> tuple[str, tuple[str | None, tuple[Message, ...], dict[str, Any]]]:
+        found, given, messages, extra = split_row(row, shape)
+        if on_shape:
+            on_shape(found)
+        return found, (given, messages, extra)
 
-def _read(
-    path: str,
-    sources: list[Source],
-    quarantine: Quarantine,
-    unique_ids: bool,
-    on_source: Callable[[Source, str], None] | None,
-    on_shape: Callable[[str], None] | None,
-) -> Iterator[Conversation]:
-    ids = UniqueIds()
-    before = quarantine.rows
-    for source in sources:
-        kind, rows = read_rows(source)
-        if on_source:
-            on_source(source, kind)
-        shape: str | None = None
-        for row in rows:
-            quarantine.rows += row.rows
-            origin = Origin(source.name, row.line)
-            try:
-                if row.problem:
-                    raise BadRow(row.problem)
-                found, given, messages, extra = split_row(row.value, shape)
-            except BadRow as reason:
-                raw = row.raw or (None if row.value is None else json.dumps(row.value))
-                quarantine.add(origin, str(reason), raw, rows=row.rows)
-                continue
-            shape = shape or found
-            if on_shape:
-                on_shape(found)
+    def read() -> Iterator[Conversation]:
+        ids = UniqueIds()
+        for origin, (given, messages, extra) in rows:
             name = given or content_id(messages)
             yield Conversation(ids.claim(name) if unique_ids else name, messages, origin, extra)
-    if quarantine.rows == before:
-        raise UsageError(f"{path}: no rows in it")
+
+    rows = good_rows(path, quarantine, take, on_source)
+    return read()
 
 
 def content_id(messages: Iterable[Message]) -> str:

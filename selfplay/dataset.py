@@ -6,14 +6,14 @@ Reads the finished parts of a run one at a time, so memory does not grow with th
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from selfplay.runs import Run, sync_folder
+from selfplay.atomic import replacing
+from selfplay.runs import Run
 
 FLIPPED = {"user": "assistant", "assistant": "user"}
 REJECTED = (
@@ -88,14 +88,10 @@ def write_turns(run: Run) -> int:
 def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
     """Writes JSONL atomically; returns the number of rows."""
     count = 0
-    temporary = path.with_name(f".{path.name}.tmp")
-    with open(temporary, "w", encoding="utf-8") as file:
+    with replacing(path) as place, open(place, "w", encoding="utf-8") as file:
         for row in rows:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
             count += 1
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
     return count
 
 
@@ -106,11 +102,9 @@ def write_dataset(run: Run) -> int:
         The number of chosen turns.
     """
     count = write_lines(run.folder / "chosen.jsonl", chosen(run))
-    rejected = run.folder / "rejected.parquet"
-    temporary = rejected.with_name(".rejected.parquet.tmp")
     parts = [run.path("turns", number) for number in in_order(run)]
     if parts:
-        pl.scan_parquet(parts).filter(~pl.col("selected")).select(REJECTED).sink_parquet(temporary, maintain_order=True)
-        os.replace(temporary, rejected)
-    sync_folder(run.folder)
+        rejected = pl.scan_parquet(parts).filter(~pl.col("selected")).select(REJECTED)
+        with replacing(run.folder / "rejected.parquet") as path:
+            rejected.sink_parquet(path, maintain_order=True)
     return count

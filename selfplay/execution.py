@@ -13,14 +13,14 @@ from typing import Any
 
 import click
 
-import filters
 from selfplay import dataset, judging, pipeline, progress, show, summary
-from selfplay.config import SampleConfig
+from selfplay.config import SampleConfig, SelectConfig
 from selfplay.engines.base import Engine
 from selfplay.engines.opening import check, open_engine
 from selfplay.errors import EngineError, UsageError
 from selfplay.interrupt import Interrupt
 from selfplay.job import Job, configure, read_sites
+from selfplay.learned import load_rules
 from selfplay.likelihood import DEFAULT_SCORER
 from selfplay.models import published_as
 from selfplay.pipeline import Judge
@@ -30,6 +30,8 @@ from selfplay.runs import Run
 from selfplay.source import readable
 from selfplay.tables import sites_table, turns_table
 from selfplay.templates import ChatTemplate
+from selfplay.terminal import printable
+from selfplay.tiers import Scorer
 
 PACKAGES = ("selfplay-turns", "polars", "rapidfuzz", "tokenizers", "torch", "transformers", "sentence-transformers")
 
@@ -53,19 +55,30 @@ def context_length(engine: Engine, template: ChatTemplate | None) -> int | None:
 
 @contextmanager
 def stages(
-    job: Job, config: SampleConfig, template: ChatTemplate | None, log: Path
+    job: Job, config: SampleConfig, select: SelectConfig | None, template: ChatTemplate | None, log: Path
 ) -> Iterator[tuple[Engine, Judge | None]]:
     """The engine, and the judge of a job that has one; both closed at the end."""
     with ExitStack() as stack:
         engine = open_engine(job.engine, config.model, log)
         stack.callback(engine.close)
-        if job.judging is None:
+        if job.judging is None or select is None:
             yield engine, None
             return
         shared = None
-        if job.engine.engine == "transformers" and config.model == DEFAULT_SCORER and template is not None:
-            shared = judging.Scorer(engine, template, own_tokens=True)
-        yield engine, stack.enter_context(judging.opened(judging.configure(job.judging), job.judging, shared))
+        own = job.engine.engine == "transformers" and config.model == DEFAULT_SCORER and job.tokenizer is None
+        if own and template is not None:
+            shared = Scorer(engine, template, own_tokens=True)
+        yield engine, stack.enter_context(judging.opened(select, job.judging, shared))
+
+
+def selecting(job: Job) -> SelectConfig | None:
+    """How the job judges, if it does; says which signals it does without."""
+    if job.judging is None:
+        return None
+    select, notes = judging.configure(job.judging)
+    for note in notes:
+        click.echo(printable(note), err=True)
+    return select
 
 
 def execute(job: Job, out: Path, *, fresh: bool, quiet: bool, examples: int = 0) -> int:
@@ -84,11 +97,11 @@ def execute(job: Job, out: Path, *, fresh: bool, quiet: bool, examples: int = 0)
     with ExitStack() as stack:
         path = stack.enter_context(readable(job.conversations))
         config, template = configure(job, path, None if fresh else out)
-        select = judging.configure(job.judging).as_json() if job.judging else None
-        run = Run(out, config.as_json(), select, fresh)
+        select = selecting(job)
+        run = Run(out, config.as_json(), select.as_json() if select else None, fresh)
         stack.callback(run.close)
         quarantine = stack.enter_context(Quarantine(out / "quarantine.jsonl", job.max_bad))
-        engine, judge = stack.enter_context(stages(job, config, template, out / "engine.log"))
+        engine, judge = stack.enter_context(stages(job, config, select, template, out / "engine.log"))
         run.save(status="running", versions=versions(), engine=engine.describe())
         with Interrupt() as interrupt, progress.shown(quiet) as shown:
             if judge is not None:
@@ -127,7 +140,7 @@ def finish(run: Run, job: Job, session: pipeline.Session, quarantine: Quarantine
     else:
         dataset.write_dataset(run)
         times = [sum(s[key] for s in sessions) for key in ("sampling_seconds", "judging_seconds")]
-        summed = summary.summarize(run, filters.load_rules(job.judging.rules), *times)
+        summed = summary.summarize(run, load_rules(job.judging.rules), *times)
     run.save(status="done", sessions=sessions, input=counts, failed=len(session.failed), summary=summed)
     if session.failed:
         click.echo(
@@ -146,7 +159,7 @@ def preview(job: Job, count: int) -> int:
         config, template = configure(job, path)
         quarantine = stack.enter_context(Quarantine(None))
         log = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="selfplay-"))) / "engine.log"
-        engine, judge = stack.enter_context(stages(job, config, template, log))
+        engine, judge = stack.enter_context(stages(job, config, selecting(job), template, log))
         sites = itertools.islice(read_sites(job, path, quarantine), count)
         groups = plan(sites, config, template, context_length(engine, template), quarantine)
         planned = {site.site_id: (site, request) for group in groups for site, request in group}

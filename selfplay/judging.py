@@ -13,18 +13,12 @@ import polars as pl
 
 import filters
 import rerank
-from selfplay import measure
 from selfplay.config import SelectConfig
-from selfplay.embedding import load_embedder
-from selfplay.engines.base import Engine
-from selfplay.errors import SelfplayError, UsageError
+from selfplay.learned import Learned, load_rules, load_weights
 from selfplay.pipeline import Judge
 from selfplay.selection import select
 from selfplay.tables import CONTEXT, with_context
-from selfplay.templates import ChatTemplate
-
-TIERS = {"text": ("text",), "text+embedding": ("text", "embedding"), "all": ("text", "embedding", "likelihood")}
-
+from selfplay.tiers import Measurer, Scorer, settle
 
 @dataclass(frozen=True, slots=True)
 class Options:
@@ -37,38 +31,14 @@ class Options:
     allow_truncated: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Scorer:
-    """An engine that scores, with its template. `own_tokens`: it also sampled the turns, so their ids are its own."""
-
-    engine: Engine
-    template: ChatTemplate
-    own_tokens: bool = False
-
-
-def choose_tiers(name: str) -> tuple[tuple[str, ...], dict[str, str]]:
-    """The tiers to measure for `--tiers`, and for `auto` why others are left out.
+def configure(options: Options) -> tuple[SelectConfig, list[str]]:
+    """What decides the outcome, to be saved and compared on resume; and the tiers that are left out, one line each.
 
     Raises:
-        SelfplayError: A tier asked for by name is not installed.
+        SelfplayError: A file cannot be used, or a tier asked for by name cannot be had.
     """
-    there, missing = measure.available_tiers()
-    if name == "auto":
-        return tuple(tier for tier in TIERS["all"] if tier in there), missing
-    for tier in TIERS[name]:
-        if tier in missing:
-            raise SelfplayError(f"--tiers {name}: {missing[tier]}")
-    return TIERS[name], {}
-
-
-def configure(options: Options) -> SelectConfig:
-    """What decides the outcome, to be saved and compared on resume.
-
-    Raises:
-        SelfplayError: A file cannot be read, or a tier is not installed.
-    """
-    tiers, _ = choose_tiers(options.tiers)
-    return SelectConfig(
+    tiers, notes = settle(options.tiers, _learned(load_rules(options.rules), load_weights(options.weights)))
+    config = SelectConfig(
         rules=options.rules or "default",
         rules_hash=_hash(options.rules, "filters", "default_rules.json"),
         weights=options.weights or "default",
@@ -77,13 +47,15 @@ def configure(options: Options) -> SelectConfig:
         min_groundedness=options.min_groundedness,
         allow_truncated=options.allow_truncated,
     )
+    return config, notes
+
+
+def _learned(rules: filters.RuleSet, weights: rerank.Weights) -> Learned:
+    return {"rules": rules.models, "weights": weights.measured_with}
 
 
 def _hash(path: str | None, package: str, shipped: str) -> str:
-    try:
-        data = Path(path).read_bytes() if path else importlib.resources.files(package).joinpath(shipped).read_bytes()
-    except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}") from None
+    data = Path(path).read_bytes() if path else importlib.resources.files(package).joinpath(shipped).read_bytes()
     return hashlib.blake2b(data, digest_size=8).hexdigest()
 
 
@@ -94,28 +66,12 @@ def opened(config: SelectConfig, options: Options, scorer: Scorer | None = None)
     Args:
         scorer: The generating engine where it is the scorer that rules and weights were learned with.
     """
-    rules = filters.load_rules(options.rules)
-    weights = rerank.load_weights(options.weights)
-    own: Engine | None = None
-    if scorer is None and "likelihood" in config.tiers:
-        own, template = measure.default_scorer()
-        scorer = Scorer(own, template)
+    rules, weights = load_rules(options.rules), load_weights(options.weights)
+    with Measurer(config.tiers, _learned(rules, weights), scorer=scorer) as measurer:
 
-    def judge(turns: pl.DataFrame, sites: pl.DataFrame) -> pl.DataFrame:
-        table = with_context(turns, sites)
-        table = measure.measure(
-            table,
-            config.tiers,
-            embedder=load_embedder() if "embedding" in config.tiers else None,
-            scorer=scorer.engine if scorer else None,
-            template=scorer.template if scorer else None,
-            own_tokens=scorer.own_tokens if scorer else False,
-        )
-        table = rerank.rank(filters.label(table, rules), weights, by="site_id")
-        return select(table, config.min_groundedness, config.allow_truncated).drop(CONTEXT)
+        def judge(turns: pl.DataFrame, sites: pl.DataFrame) -> pl.DataFrame:
+            table = measurer(with_context(turns, sites))
+            table = rerank.rank(filters.label(table, rules), weights, by="site_id")
+            return select(table, config.min_groundedness, config.allow_truncated).drop(CONTEXT)
 
-    try:
         yield judge
-    finally:
-        if own is not None:
-            own.close()

@@ -100,46 +100,60 @@ def signal_versions(embedder: Embedder | None = None, template: Any = None) -> d
     versions: dict[str, Any] = {}
     if embedder is not None:
         described = embedder.describe()
-        versions["embedder"] = {"model": _own_name(described["model"]), "revision": described.get("revision")}
+        versions["embedder"] = _version(described["model"], described.get("revision"))
     if template is not None:
         tokenizer = template.tokenizer
-        versions["scorer"] = {
-            "model": _own_name(tokenizer.model),
-            "revision": tokenizer.revision,
-            "template_hash": tokenizer.template_hash,
-        }
+        versions["scorer"] = _version(tokenizer.model, tokenizer.revision) | {"template_hash": tokenizer.template_hash}
     return versions
 
 
-def _own_name(model: str) -> str:
-    """An embedded model answers to several names; records use one."""
-    from selfplay.models import find
+def default_versions(tier: str) -> dict[str, Any]:
+    """What `signal_versions` will say of the default model of a tier. Loads no weights; may get the scorer's files."""
+    if tier == "embedding":
+        return {"embedder": _version(embedding.DEFAULT_EMBEDDER, None)}
+    return signal_versions(None, default_template())
 
-    found = find(model)
-    return found.name if found else model
+
+def _version(model: str, revision: str | None) -> dict[str, str | None]:
+    from selfplay.models import identity
+
+    name, pinned = identity(model)
+    return {"model": name, "revision": revision or pinned}
 
 
-def mismatches(measured: Mapping[str, Any], learned: Mapping[str, Any]) -> dict[str, str]:
-    """Tiers whose signals another model measured than the one rules or weights were learned with, with the reason."""
+def mismatches(measured: Mapping[str, Any], learned: Mapping[str, Any], what: str = "weights") -> dict[str, str]:
+    """Tiers whose signals another model measured than the one rules or weights were learned with, with the reason.
+
+    What `learned` does not record, or records as null, is not compared. `what` names it in the reason.
+    """
     found: dict[str, str] = {}
     for tier, part in (("embedding", "embedder"), ("likelihood", "scorer")):
         mine, theirs = measured.get(part), learned.get(part)
-        if mine and theirs and mine != theirs:
-            key = next(name for name in {**theirs, **mine} if mine.get(name) != theirs.get(name))
-            found[tier] = (
-                f"{part} {key} is {mine.get(key)!r}, but the weights were learned with {theirs.get(key)!r}; "
-                f"use that {part} or retrain with `selfplay train`"
-            )
+        if not mine or not isinstance(theirs, Mapping):
+            continue
+        for key, value in theirs.items():
+            if value is not None and mine.get(key) != value:
+                found[tier] = (
+                    f"{part} {key} is {mine.get(key)!r}, but the {what} were learned with {value!r}; "
+                    f"use {what} that `selfplay train` learned with this {part}"
+                )
+                break
     return found
 
 
 def default_scorer() -> tuple[Engine, Any]:
     """SmolLM2-135M in process and its chat template: what the shipped rules and weights were learned with."""
     from selfplay.engines.transformers import TransformersEngine
+
+    return TransformersEngine(likelihood.DEFAULT_SCORER), default_template()
+
+
+def default_template() -> Any:
+    """The chat template of SmolLM2-135M."""
     from selfplay.templates import ChatTemplate
     from selfplay.tokenizer import load_tokenizer
 
-    return TransformersEngine(likelihood.DEFAULT_SCORER), ChatTemplate(load_tokenizer(likelihood.DEFAULT_SCORER))
+    return ChatTemplate(load_tokenizer(likelihood.DEFAULT_SCORER))
 
 
 def _likelihood(

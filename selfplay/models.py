@@ -111,6 +111,22 @@ def published_as(model: str) -> str:
     return found.source if found else model
 
 
+def identity(model: str) -> tuple[str, str | None]:
+    """One name and revision for records, whatever an embedded model was called.
+
+    The revision is the first 16 hex digits of the SHA-256 of the wheel it came in. Another model keeps its name and
+    has None, which goes for a folder that only bears the name of an embedded one.
+    """
+    if not os.path.isdir(model):
+        found = find(model)
+        return (found.name, found.sha256[:16]) if found else (model, None)
+    try:
+        record = json.loads((Path(model) / RECORD).read_text(encoding="utf-8"))
+        return str(record["name"]), str(record["wheel_sha256"])[:16]
+    except (OSError, ValueError, KeyError, TypeError):
+        return model, None
+
+
 def cache_folder() -> Path:
     """$SELFPLAY_CACHE, else ~/.cache/selfplay ($XDG_CACHE_HOME is heeded)."""
     own = os.environ.get("SELFPLAY_CACHE")

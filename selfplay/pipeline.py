@@ -5,7 +5,6 @@ Knows the order of the stages and when parts are written; how each stage works i
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -16,13 +15,14 @@ import polars as pl
 
 from selfplay.config import SampleConfig
 from selfplay.core import Candidate, Site
+from selfplay.dataset import write_lines
 from selfplay.engines.base import Engine, SampleRequest
 from selfplay.errors import EngineError, TooManyBadRows
 from selfplay.interrupt import Interrupt
 from selfplay.models import published_as
 from selfplay.plan import Planned, plan
 from selfplay.quarantine import Quarantine
-from selfplay.runs import Run, write_atomic
+from selfplay.runs import Run
 from selfplay.tables import sites_table, turns_table
 from selfplay.templates import ChatTemplate
 
@@ -155,7 +155,6 @@ def write_failed(folder: Path, failed: dict[str, str]) -> None:
     """`failed.jsonl`: one line per site given up on in this session; none, no file."""
     path = folder / "failed.jsonl"
     if failed:
-        lines = (json.dumps({"site_id": key, "reason": reason}, ensure_ascii=False) for key, reason in failed.items())
-        write_atomic(path, ("\n".join(lines) + "\n").encode())
+        write_lines(path, ({"site_id": key, "reason": reason} for key, reason in failed.items()))
     else:
         path.unlink(missing_ok=True)

@@ -7,6 +7,7 @@ so that printing it is safe whatever the row held.
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from pathlib import Path
 from types import TracebackType
@@ -49,7 +50,8 @@ def parse_max_bad(value: str | int | None) -> tuple[int | None, float | None]:
 class Quarantine:
     """Collects bad rows of one run.
 
-    The file is written anew each time, since a resumed run reads its input from the start.
+    The file is written anew each time, since a resumed run reads its input from the start; it is there at the end
+    only if a row is bad.
 
     Attributes:
         path: Where the rows go; None only counts them.
@@ -59,8 +61,14 @@ class Quarantine:
         first: The first entry of each kind as written, for reports; of `keep_first` kinds at most.
     """
 
-    def __init__(self, path: Path | str | None = None, max_bad: str | int | None = None, keep_first: int = 10) -> None:
-        """Raises UsageError if `max_bad` makes no sense, SelfplayError if the file can't be written."""
+    def __init__(
+        self, path: Path | str | None = None, max_bad: str | int | None = None, keep_first: int = 10, source: str | None = None,
+    ) -> None:  # fmt: skip
+        """Raises UsageError if `max_bad` makes no sense, SelfplayError if the file can't be written.
+
+        Args:
+            source: The input, which must not be overwritten by its own bad rows.
+        """
         self._count, self._share = parse_max_bad(max_bad)
         self.path = None if path is None else Path(path)
         self.rows = 0
@@ -71,6 +79,8 @@ class Quarantine:
         self._last: Origin | None = None
         self._file = None
         if self.path is not None:
+            if source is not None and os.path.exists(source) and self.path.exists() and self.path.samefile(source):
+                raise UsageError(f"--quarantine {self.path}: that is the input; give another file")
             try:
                 self._file = self.path.open("w", encoding="ascii")
             except OSError as error:
@@ -127,10 +137,12 @@ class Quarantine:
         return dict(self.counts.most_common())
 
     def close(self) -> None:
-        """Flushes and closes the file. Safe to call twice."""
+        """Flushes and closes the file, and removes it if no row is bad. Safe to call twice."""
         if self._file is not None:
             self._file.close()
             self._file = None
+            if self.path is not None and not self.counts and self.path.is_file():
+                self.path.unlink()
 
     def __enter__(self) -> Quarantine:
         return self

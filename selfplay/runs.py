@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from selfplay.atomic import replacing
 from selfplay.config import differences
 from selfplay.core import Site
 from selfplay.errors import SelfplayError, UsageError
@@ -28,26 +28,6 @@ if TYPE_CHECKING:
 
 KINDS = ("sites", "sampled", "turns")
 FORMAT = 1
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """Writes next to `path`, flushes to disk, renames: a reader or a crash sees the old file or the new one."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with open(temporary, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Makes a rename in `folder` survive a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 class Run:
@@ -127,7 +107,9 @@ class Run:
     def save(self, **values: Any) -> None:
         """Updates `run.json`."""
         self.record |= values
-        write_atomic(self.folder / "run.json", json.dumps(self.record, indent=2, ensure_ascii=False).encode())
+        data = json.dumps(self.record, indent=2, ensure_ascii=False).encode()
+        with replacing(self.folder / "run.json") as path:
+            path.write_bytes(data)
 
     def path(self, kind: str, number: int) -> Path:
         """Where a part lies, whether it is there or not."""
@@ -139,13 +121,8 @@ class Run:
 
     def write(self, kind: str, number: int, table: pl.DataFrame) -> None:
         """Writes a part atomically."""
-        path = self.path(kind, number)
-        temporary = path.with_name(f".{path.name}.tmp")
-        table.write_parquet(temporary, compression="zstd")
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        sync_folder(path.parent)
+        with replacing(self.path(kind, number)) as path:
+            table.write_parquet(path, compression="zstd")
 
     def read(self, kind: str, number: int) -> pl.DataFrame:
         """One part."""

@@ -50,6 +50,17 @@ def _has(row: Mapping[str, Any], shape: str) -> bool:
 
 
 def split_row(row: Any, shape: str | None) -> tuple[str, str | None, tuple[Message, ...], dict[str, Any]]:
+    """`take_apart`, for a row that must have a place for a user turn.
+
+    Raises:
+        BadRow: With the reason.
+    """
+    found = take_apart(row, shape)
+    _must_speak(found[2])
+    return found
+
+
+def take_apart(row: Any, shape: str | None) -> tuple[str, str | None, tuple[Message, ...], dict[str, Any]]:
     """Takes one row apart.
 
     Args:
@@ -63,8 +74,7 @@ def split_row(row: Any, shape: str | None) -> tuple[str, str | None, tuple[Messa
     Raises:
         BadRow: With the reason.
     """
-    if not isinstance(row, dict):
-        raise BadRow(f"not an object: the row is {_kind(row)}")
+    row = an_object(row)
     if shape is None or not _has(row, shape):
         shape = detect_shape(row)
     if shape is None:
@@ -79,18 +89,25 @@ def split_row(row: Any, shape: str | None) -> tuple[str, str | None, tuple[Messa
     else:
         messages = _messages(_side(row, columns[0], "user"), "prompt")
         messages += _messages(_side(row, columns[1], "assistant"), columns[1])
-    _must_speak(messages)
     extra = {key: value for key, value in row.items() if key != "id" and key not in columns}
-    return shape, _given_id(row), messages, extra
+    return shape, given_id(row), messages, extra
 
 
-def _given_id(row: Mapping[str, Any]) -> str | None:
+def an_object(row: Any) -> dict[str, Any]:
+    """The row itself. Raises BadRow if it is no object."""
+    if not isinstance(row, dict):
+        raise BadRow(f"not an object: the row is {kind_of(row)}")
+    return row
+
+
+def given_id(row: Mapping[str, Any]) -> str | None:
+    """The id that the row brings, as text; None if it has none. Raises BadRow if it is neither text nor a number."""
     for column in ID_COLUMNS:
         value = row.get(column)
         if value is None or value == "":
             continue
         if isinstance(value, bool) or not isinstance(value, (str, int)):
-            raise BadRow(f"wrong type: {column} is {_kind(value)}, not a string or whole number")
+            raise BadRow(f"wrong type: {column} is {kind_of(value)}, not a string or whole number")
         return str(value)
     return None
 
@@ -101,7 +118,7 @@ def _side(row: Mapping[str, Any], column: str, role: str) -> Any:
     if isinstance(value, str):
         return [{"role": role, "content": value}]
     if not isinstance(value, list):
-        raise BadRow(f"wrong type: {column} is {_kind(value)}, not a string or a list of messages")
+        raise BadRow(f"wrong type: {column} is {kind_of(value)}, not a string or a list of messages")
     return value
 
 
@@ -113,7 +130,7 @@ def _messages(value: Any, column: str) -> tuple[Message, ...]:
             raise BadRow(f"wrong type: {column} is an object of lists that differ in length")
         value = [dict(zip(value, items, strict=True)) for items in zip(*value.values(), strict=True)]
     if not isinstance(value, list):
-        raise BadRow(f"wrong type: {column} is {_kind(value)}, not a list")
+        raise BadRow(f"wrong type: {column} is {kind_of(value)}, not a list")
     if not value:
         raise BadRow(f"no messages: {column} is an empty list")
     return tuple(_message(item, f"message {number}") for number, item in enumerate(value, 1))
@@ -121,14 +138,14 @@ def _messages(value: Any, column: str) -> tuple[Message, ...]:
 
 def _message(item: Any, where: str) -> Message:
     if not isinstance(item, dict):
-        raise BadRow(f"wrong type: {where} is {_kind(item)}, not an object")
+        raise BadRow(f"wrong type: {where} is {kind_of(item)}, not an object")
     sharegpt = item.get("role") is None and item.get("from") is not None
     role_key, content_key = ("from", "value") if sharegpt else ("role", "content")
     given = item.get(role_key)
     if given is None:
         raise BadRow(f"missing role: {where} has none")
     if not isinstance(given, str):
-        raise BadRow(f"wrong type: role of {where} is {_kind(given)}")
+        raise BadRow(f"wrong type: role of {where} is {kind_of(given)}")
     name = given.strip().lower()
     role = ROLES.get(name)
     if role is None:
@@ -149,7 +166,7 @@ def _text(content: Any, where: str, calls: bool) -> str:
     if content is None and calls:
         return ""
     if not isinstance(content, list):
-        raise BadRow(f"wrong type: content of {where} is {_kind(content)}")
+        raise BadRow(f"wrong type: content of {where} is {kind_of(content)}")
     pieces = []
     for part in content:
         if isinstance(part, dict) and part.get("type") not in TEXT_PARTS and isinstance(part.get("type"), str):
@@ -201,6 +218,7 @@ def site_ends(messages: tuple[Message, ...]) -> list[int]:
     return ends
 
 
-def _kind(value: Any) -> str:
+def kind_of(value: Any) -> str:
+    """A JSON value's type in words."""
     names = {type(None): "null", bool: "a boolean", int: "a number", float: "a number", str: "a string"}
     return names.get(type(value), "a list" if isinstance(value, list) else "an object")

@@ -1,71 +1,70 @@
-"""Rows `{"id", "messages", "turn"}` in and out: what `filter` and `rank` take from files of any making.
+"""Rows of candidate turns in and out: what `filter` and `rank` take from files of any making.
 
-The original row travels along as JSON text, so that unknown columns and the raw turn survive untouched; the columns
-beside it are what filters and rerank read.
+A row is a conversation in any shape of `selfplay.shapes` that ends with the assistant's, plus `turn`; or the columns
+`query`, `answer` and `history` instead of the conversation. The original row travels along as JSON text, so that
+unknown columns and the raw turn survive untouched; the columns beside it are what filters and rerank read.
 """
 
 from __future__ import annotations
 
 import gzip
-import hashlib
 import io
 import json
-import math
-import os
-import re
 import sys
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 import polars as pl
-import zstandard
 
-from selfplay.core import Origin
+from selfplay.atomic import replacing
+from selfplay.conversations import content_id
+from selfplay.core import Message
 from selfplay.errors import UsageError
-
-if TYPE_CHECKING:
-    from selfplay.quarantine import Quarantine
+from selfplay.quarantine import BadRow, Quarantine
+from selfplay.reading import good_rows
+from selfplay.rows import json_value, parse_text
+from selfplay.shapes import an_object, detect_shape, given_id, kind_of, take_apart
+from selfplay.tables import context_columns
 
 _TEXT_COLUMNS = ("row", "id", "site_id", "query", "answer", "turn", "finish_reason", "messages")
 SCHEMA = pl.Schema({**dict.fromkeys(_TEXT_COLUMNS, pl.String()), "history": pl.List(pl.String())})
-"""`row` and `messages` are JSON text; `site_id` is a hash of the messages, so equal contexts share it."""
+"""`row` and `messages` are JSON text; `site_id` is the row's, else a hash of the messages: equal contexts share it."""
 
-_SURROGATE = re.compile("[\ud800-\udfff]")
-
-
-class _BadRow(ValueError):
-    """One row that cannot be used; the text is the reason."""
+BATCH = 10_000
 
 
 def read_turn_rows(path: str, quarantine: Quarantine) -> pl.DataFrame:
     """Reads every good row of `path` into one table (see `SCHEMA`); bad ones go to `quarantine` with the reason.
 
     Args:
-        path: JSONL (plain, `.gz`, `.zst`), Parquet, or `-` for JSONL on stdin.
+        path: As `selfplay.conversations.read_conversations` takes it: file, dataset folder, or `-` for stdin.
 
     Raises:
-        UsageError: The file is missing or not readable as what its name says.
+        UsageError, TooManyBadRows: As `selfplay.reading.good_rows`.
     """
     return pl.concat([SCHEMA.to_frame(), *iter_turn_rows(path, quarantine)])
 
 
-def iter_turn_rows(path: str, quarantine: Quarantine, batch: int = 10_000) -> Iterator[pl.DataFrame]:
+def iter_turn_rows(path: str, quarantine: Quarantine, batch: int = BATCH) -> Iterator[pl.DataFrame]:
     """Like `read_turn_rows`, in tables of at most `batch` rows, in file order and bounded memory."""
     kept: list[dict[str, Any]] = []
-    for origin, raw in _raw_rows(path):
-        quarantine.rows += 1
-        try:
-            kept.append(_columns(raw if isinstance(raw, dict) else _parse(raw)))
-        except _BadRow as bad:
-            quarantine.add(origin, str(bad), raw if isinstance(raw, str) else json.dumps(raw, default=str))
+    for _, columns in good_rows(path, quarantine, _columns):
+        kept.append(columns)
         if len(kept) >= batch:
             yield pl.DataFrame(kept, schema=SCHEMA)
             kept = []
     if kept:
         yield pl.DataFrame(kept, schema=SCHEMA)
+
+
+def left_out(quarantine: Quarantine) -> Iterator[str]:
+    """A line about the bad rows, if there were any."""
+    if quarantine.bad:
+        place = f", see {quarantine.path}" if quarantine.path else ""
+        reasons = ", ".join(f"{count:,} × {reason}" for reason, count in quarantine.summary().items())
+        yield f"{quarantine.bad:,} bad rows left out{place}: {reasons}"
 
 
 def write_turn_rows(tables: pl.DataFrame | Iterable[pl.DataFrame], path: str, columns: Sequence[str]) -> int:
@@ -80,36 +79,36 @@ def write_turn_rows(tables: pl.DataFrame | Iterable[pl.DataFrame], path: str, co
     Raises:
         UsageError: The file cannot be written.
     """
-    count = 0
     tables = [tables] if isinstance(tables, pl.DataFrame) else tables
+    merged = (row for table in tables for row in _merged(table, columns))
     if path.endswith(".parquet"):
-        rows = [_clean(row) for table in tables for row in _merged(table, columns)]
-        with _atomic(path) as (name, _):
+        rows = list(merged)
+        with _replacing(path) as place:
             # The whole input decides the types: a column may be absent from the first thousand rows.
-            pl.DataFrame(rows, infer_schema_length=None, strict=False).write_parquet(name)
+            pl.DataFrame(rows, infer_schema_length=None, strict=False).write_parquet(place)
         return len(rows)
-    with open_for_writing(path) as out:
-        for table in tables:
-            for row in _merged(table, columns):
-                out.write(_json_line(row) + "\n")
-                count += 1
+    count = 0
+    with _open_for_writing(path) as out:
+        for count, row in enumerate(merged, 1):
+            out.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
     return count
 
 
 @contextmanager
-def open_for_writing(path: str) -> Iterator[IO[str]]:
+def _open_for_writing(path: str) -> Iterator[IO[str]]:
     """Text into stdout (`-`) or a file, compressed by its suffix, that appears only when the block ends well."""
     if path == "-":
         yield sys.stdout
         sys.stdout.flush()
         return
-    with _atomic(path) as (_, raw):
+    with _replacing(path) as place, open(place, "wb") as raw:
+        binary: Any = raw
         if path.endswith(".gz"):
-            binary: Any = gzip.GzipFile(fileobj=raw, mode="wb", mtime=0)
+            binary = gzip.GzipFile(fileobj=raw, mode="wb", mtime=0)
         elif path.endswith(".zst"):
+            import zstandard
+
             binary = zstandard.ZstdCompressor().stream_writer(raw, closefd=False)
-        else:
-            binary = raw
         text = io.TextIOWrapper(binary, encoding="utf-8", newline="\n", write_through=False)
         yield text
         text.detach()  # Flushes, and keeps the wrapper from closing what it does not own.
@@ -118,17 +117,15 @@ def open_for_writing(path: str) -> Iterator[IO[str]]:
 
 
 @contextmanager
-def _atomic(path: str) -> Iterator[tuple[str, IO[bytes]]]:
-    part = Path(f"{path}.{os.getpid()}.part")
+def _replacing(path: str) -> Iterator[Path]:
     try:
-        part.parent.mkdir(parents=True, exist_ok=True)
-        with open(part, "wb") as raw:
-            yield str(part), raw
-        os.replace(part, path)
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        with replacing(Path(path)) as place:
+            yield place
+    except BrokenPipeError:
+        raise
     except OSError as error:
         raise UsageError(f"{path}: cannot write it: {error.strerror or error}") from None
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def take_from_rows(table: pl.DataFrame, schema: Mapping[str, pl.DataType]) -> pl.DataFrame:
@@ -144,168 +141,63 @@ def take_from_rows(table: pl.DataFrame, schema: Mapping[str, pl.DataType]) -> pl
 def _merged(table: pl.DataFrame, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
     for values in table.select("row", *columns).iter_rows(named=True):
         row: dict[str, Any] = json.loads(values.pop("row"))
-        yield {**row, **values}
+        yield {**row, **json_value(values)}
 
 
-def _json_line(row: dict[str, Any]) -> str:
-    try:
-        text = json.dumps(row, ensure_ascii=False, allow_nan=False)
-    except ValueError:
-        # JSON has no NaN or infinity; Parquet has, and so has Python's reading of 1e999.
-        row = _finite(row)
-        text = json.dumps(row, ensure_ascii=False, allow_nan=False)
-    return json.dumps(row) if _SURROGATE.search(text) else text
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _raw_rows(path: str) -> Iterator[tuple[Origin, Any]]:
-    """Pairs of origin and raw row: JSONL gives text, Parquet gives a dict."""
-    if path == "-":
-        yield from _lines(sys.stdin.buffer, "-")
-        return
-    try:
-        if path.endswith(".parquet"):
-            yield from _parquet_rows(path)
-        elif path.endswith(".gz"):
-            with gzip.open(path, "rb") as stream:
-                yield from _lines(stream, path)
-        elif path.endswith(".zst"):
-            with open(path, "rb") as file, zstandard.ZstdDecompressor().stream_reader(file) as reader:
-                yield from _lines(io.BufferedReader(reader), path)
-        else:
-            with open(path, "rb") as file:
-                yield from _lines(file, path)
-    except (OSError, EOFError) as error:
-        raise UsageError(f"{path}: cannot read it: {getattr(error, 'strerror', None) or error}") from None
-    except (pl.exceptions.PolarsError, zlib.error, zstandard.ZstdError) as error:
-        raise UsageError(f"{path}: not readable as {Path(path).suffix[1:]}: {str(error).splitlines()[0]}") from None
-
-
-def _lines(stream: Any, name: str) -> Iterator[tuple[Origin, str]]:
-    for number, line in enumerate(stream, 1):
-        text = line.decode("utf-8", errors="surrogateescape").lstrip("\ufeff" if number == 1 else "").strip()
-        if text:
-            yield Origin(name, number), text
-
-
-def _parquet_rows(path: str) -> Iterator[tuple[Origin, dict[str, Any]]]:
-    number = 0
-    frame = pl.scan_parquet(path)
-    total = frame.select(pl.len()).collect().item()
-    for start in range(0, total, 10_000):
-        for row in frame.slice(start, 10_000).collect().iter_rows(named=True):
-            number += 1
-            yield Origin(path, number), row
-
-
-def _parse(text: str) -> dict[str, Any]:
-    if _SURROGATE.search(text):
-        raise _BadRow("not UTF-8")
-    try:
-        row = json.loads(text, parse_constant=_no_constant)
-    except RecursionError:
-        raise _BadRow("nested too deep") from None
-    except ValueError as error:
-        raise _BadRow(f"not JSON: {error}") from None
-    if not isinstance(row, dict):
-        raise _BadRow(f"a row must be an object, not {type(row).__name__}")
-    return row
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON value")
-
-
-def _columns(row: dict[str, Any]) -> dict[str, Any]:
-    turn = row.get("turn")
+def _columns(value: Any, shape: str | None) -> tuple[str | None, dict[str, Any]]:
+    row = an_object(value)
+    turn, reason = row.get("turn"), row.get("finish_reason")
     if not isinstance(turn, str):
-        raise _BadRow("no `turn`" if turn is None else f"`turn` must be text, not {type(turn).__name__}")
-    if row.get("messages") is None and isinstance(row.get("answer"), str):
-        found = _given_context(row)
+        raise BadRow("missing turn: the row has none" if turn is None else f"wrong type: turn is {kind_of(turn)}")
+    found = _parsed(row)
+    if isinstance(row.get("answer"), str) and detect_shape(found) is None:
+        shape, context = None, _given_context(row)
     else:
-        found = _context(_messages(row.get("messages")))
-    identifier, reason = row.get("id"), row.get("finish_reason")
-    values = {
-        "id": None if identifier is None else str(identifier),
+        shape, _, messages, _ = take_apart(found, shape)
+        context = _context(messages)
+    site = row.get("site_id")
+    if isinstance(site, str):
+        context["site_id"] = site
+    return shape, {
+        "row": json.dumps(row),
+        "id": given_id(row),
         "turn": turn,
         "finish_reason": reason if isinstance(reason, str) else None,
-        **found,
+        **context,
     }
-    # Tables hold UTF-8 only; the untouched original stays in `row`, escaped.
-    clean = {name: _clean(value) for name, value in values.items()}
-    return {"row": json.dumps(row, default=str), **clean}
 
 
-def _messages(value: Any) -> list[dict[str, Any]]:
-    if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
-            raise _BadRow("`messages` is text but not JSON") from None
-    if not isinstance(value, list) or not value:
-        raise _BadRow("no `messages`" if value is None else "`messages` must be a list that is not empty")
-    found = []
-    for index, message in enumerate(value):
-        if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
-            raise _BadRow(f"messages[{index}] has no role")
-        found.append({**message, "content": _text(message.get("content"), index)})
-    if found[-1]["role"] != "assistant":
-        raise _BadRow(f"messages must end with the assistant's, not with {found[-1]['role']!r}")
-    if not found[-1]["content"].strip():
-        raise _BadRow("the last assistant message is empty")
-    return found
+def _parsed(row: dict[str, Any]) -> dict[str, Any]:
+    """The row with its messages as a list, where a table holds them as JSON text."""
+    messages = row.get("messages")
+    if not isinstance(messages, str):
+        return row
+    try:
+        return {**row, "messages": parse_text(messages)}
+    except json.JSONDecodeError:
+        raise BadRow("wrong type: messages is text but not JSON") from None
 
 
-def _text(content: Any, index: int) -> str:
-    if content is None:
-        return ""
-    if isinstance(content, str):
-        return content
-    if isinstance(content, list) and all(isinstance(part, Mapping) for part in content):
-        texts = [part.get("text") for part in content if part.get("type", "text") == "text"]
-        if all(isinstance(text, str) for text in texts):
-            return "".join(str(text) for text in texts)
-    raise _BadRow(f"messages[{index}].content must be text or a list of text parts")
-
-
-def _context(messages: list[dict[str, Any]]) -> dict[str, Any]:
-    text = json.dumps(messages, sort_keys=True, default=str)
-    users = [message["content"] for message in messages if message["role"] == "user"]
-    return {
-        "site_id": hashlib.sha256(text.encode()).hexdigest()[:16],
-        "query": users[-1] if users else None,
-        "answer": messages[-1]["content"],
-        "history": users,
-        "messages": text,
-    }
+def _context(messages: Sequence[Message]) -> dict[str, Any]:
+    last = messages[-1]
+    if last["role"] != "assistant":
+        raise BadRow(f"wrong end: messages must end with the assistant's, not with {last['role']!r}")
+    if not last["content"].strip():
+        raise BadRow("empty: the last assistant message has no text")
+    text = json.dumps(list(messages), ensure_ascii=False)
+    return {"site_id": content_id(messages), "messages": text, **context_columns(messages)}
 
 
 def _given_context(row: dict[str, Any]) -> dict[str, Any]:
     """A row of a table that already has the context columns, as a run's Parquet does."""
     query, history = row.get("query"), row.get("history")
     if not (query is None or isinstance(query, str)):
-        raise _BadRow("`query` must be text")
+        raise BadRow(f"wrong type: query is {kind_of(query)}, not a string")
     if history is None:
         history = [] if query is None else [query]
     if not isinstance(history, list) or not all(isinstance(text, str) for text in history):
-        raise _BadRow("`history` must be a list of texts")
-    site = row.get("site_id")
-    if not isinstance(site, str):
-        key = json.dumps([history, row["answer"]])
-        site = hashlib.sha256(key.encode()).hexdigest()[:16]
-    return {"site_id": site, "query": query, "answer": row["answer"], "history": history, "messages": None}
-
-
-def _clean(value: Any) -> Any:
-    if isinstance(value, str):
-        return _SURROGATE.sub("\ufffd", value)
-    if isinstance(value, dict):
-        return {_clean(key): _clean(item) for key, item in value.items()}
-    return [_clean(item) for item in value] if isinstance(value, list) else value
+        raise BadRow("wrong type: history is not a list of strings")
+    said = [*({"role": "user", "content": text} for text in history), {"role": "assistant", "content": row["answer"]}]
+    return {
+        "site_id": content_id(said), "query": query, "answer": row["answer"], "history": history, "messages": None
+    }  # fmt: skip

@@ -43,7 +43,9 @@ FIRST, LAST = json.dumps(good("first")).encode(), json.dumps(good("last")).encod
 def read(path: Path | str, out: Path) -> tuple[list[Conversation], list[dict[str, Any]], Quarantine]:
     with Quarantine(out / "quarantine.jsonl") as quarantine:
         conversations = list(read_conversations(str(path), quarantine))
-    text = (out / "quarantine.jsonl").read_text(encoding="ascii")
+    written = out / "quarantine.jsonl"
+    assert written.exists() == (quarantine.bad > 0)
+    text = written.read_text(encoding="ascii") if written.exists() else ""
     return conversations, [json.loads(line) for line in text.splitlines()], quarantine
 
 

@@ -29,11 +29,26 @@ def test_an_entry_tells_file_line_reason_and_row_in_plain_ascii(tmp_path: Path) 
 
 def test_a_second_run_starts_the_file_anew(tmp_path: Path) -> None:
     path = tmp_path / "quarantine.jsonl"
-    with Quarantine(path) as quarantine:
-        quarantine.add(Origin("a", 1), "empty: x")
+    for reason in ("empty: x", "empty: y"):
+        with Quarantine(path) as quarantine:
+            quarantine.add(Origin("a", 1), reason)
+    assert [json.loads(line)["reason"] for line in path.read_text().splitlines()] == ["empty: y"]
+
+
+def test_without_a_bad_row_there_is_no_file(tmp_path: Path) -> None:
+    path = tmp_path / "quarantine.jsonl"
+    path.write_text("of an earlier run")
     with Quarantine(path):
         pass
-    assert path.read_text() == ""
+    assert not path.exists()
+
+
+def test_the_input_is_never_overwritten(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text("precious")
+    with pytest.raises(UsageError, match="that is the input"):
+        Quarantine(path, source=str(path))
+    assert path.read_text() == "precious"
 
 
 def test_reasons_are_counted_by_kind_without_a_file() -> None:

@@ -6,7 +6,7 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from selfplay import ranking
+from selfplay import tiers
 from selfplay.cli import cli
 from selfplay.errors import SelfplayError, TooManyBadRows, UsageError
 
@@ -63,15 +63,15 @@ def test_flagged_rows_of_the_file_come_last(tmp_path):
 
 def test_auto_without_models_ranks_by_text_and_says_why(source, tmp_path, monkeypatch):
     reasons = {"embedding": "torch not installed", "likelihood": "torch not installed"}
-    monkeypatch.setattr(ranking, "available_tiers", lambda: (frozenset({"text"}), reasons))
+    monkeypatch.setattr(tiers, "available_tiers", lambda: (frozenset({"text"}), reasons))
     result = invoke(source, "-o", tmp_path / "out.jsonl")
     assert result.exit_code == 0
-    assert "ranking without embedding signals: torch not installed" in result.stderr
+    assert "without embedding signals: torch not installed" in result.stderr
     assert read(tmp_path / "out.jsonl")[0]["ranked_with"] == "text"
 
 
 def test_tiers_asked_for_by_name_must_be_met(source, monkeypatch):
-    monkeypatch.setattr(ranking, "available_tiers", lambda: (frozenset({"text"}), {"embedding": "torch not installed"}))
+    monkeypatch.setattr(tiers, "available_tiers", lambda: (frozenset({"text"}), {"embedding": "torch not installed"}))
     result = invoke(source, "--tiers", "text+embedding")
     assert isinstance(result.exception, SelfplayError)
     assert "torch not installed" in str(result.exception)
@@ -79,10 +79,10 @@ def test_tiers_asked_for_by_name_must_be_met(source, monkeypatch):
 
 
 def test_signals_in_the_file_are_used_and_not_measured_again(tmp_path, monkeypatch):
-    signals = {name: 0.5 for names in ranking.SIGNALS.values() for name in names}
+    signals = {name: 0.5 for names in tiers.SIGNALS.values() for name in names}
     path = tmp_path / "turns.jsonl"
     path.write_text("".join(json.dumps({**row, **signals}) + "\n" for row in ROWS))
-    monkeypatch.setattr(ranking, "measure", lambda *a, **k: pytest.fail("measured again"))
+    monkeypatch.setattr(tiers, "measure", lambda *a, **k: pytest.fail("measured again"))
     invoke(path, "-o", tmp_path / "out.jsonl", catch_exceptions=False)
     rows = read(tmp_path / "out.jsonl")
     assert {row["ranked_with"] for row in rows} == {"text+embedding+likelihood"}

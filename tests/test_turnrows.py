@@ -47,18 +47,22 @@ def test_equal_messages_share_a_site(tmp_path: Path) -> None:
 
 
 BAD = {
-    "{": "not JSON",
-    "[1]": "must be an object",
-    '{"turn": NaN}': "not JSON",
-    json.dumps({"messages": MESSAGES}): "no `turn`",
-    json.dumps({**GOOD, "turn": 3}): "`turn` must be text",
-    json.dumps({"turn": "x"}): "no `messages`",
-    json.dumps({**GOOD, "messages": []}): "not empty",
+    "{": "broken JSON",
+    "[1]": "not an object",
+    '{"turn": NaN}': "not a finite number",
+    '{"turn": "a", "turn": "b"}': "duplicate key",
+    json.dumps({"messages": MESSAGES}): "missing turn",
+    json.dumps({**GOOD, "turn": 3}): "turn is a number",
+    json.dumps({**GOOD, "turn": "half \ud800"}): "lone surrogate",
+    json.dumps({"turn": "x"}): "no conversation",
+    json.dumps({**GOOD, "messages": []}): "empty list",
+    json.dumps({**GOOD, "messages": "[{"}): "messages is text but not JSON",
     json.dumps({**GOOD, "messages": MESSAGES[:2]}): "must end with the assistant's",
-    json.dumps({**GOOD, "messages": [{"content": "x"}]}): "has no role",
-    json.dumps({**GOOD, "messages": [{"role": "assistant", "content": 4}]}): "content must be text",
-    json.dumps({**GOOD, "messages": [{"role": "assistant", "content": " "}]}): "is empty",
+    json.dumps({**GOOD, "messages": [{"content": "x"}]}): "missing role",
+    json.dumps({**GOOD, "messages": [{"role": "assistant", "content": 4}]}): "content of message 1",
+    json.dumps({**GOOD, "messages": [{"role": "assistant", "content": " "}]}): "no text",
     "[" * 100_000: "nested too deep",
+    json.dumps({"turn": "x", "answer": "a", "history": [3]}): "history is not a list of strings",
 }
 
 
@@ -75,7 +79,7 @@ def test_bad_rows_are_named_and_good_ones_kept(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["o.jsonl", "o.jsonl.gz", "o.jsonl.zst"])
 def test_round_trip_through_every_format(tmp_path: Path, name: str) -> None:
-    odd = {**GOOD, "turn": "lone \ud800 bidi \u202e", "huge": 1e300}
+    odd = {**GOOD, "turn": "escape \x1b bidi \u202e", "huge": 1e300}
     table = read_turn_rows(written(tmp_path / "a.jsonl", GOOD, odd), Quarantine())
     out = str(tmp_path / name)
     assert write_turn_rows(table.with_columns(label=pl.lit("generic")), out, ["label"]) == 2
@@ -102,21 +106,79 @@ def test_parquet_of_a_run_has_its_context_in_columns(tmp_path: Path) -> None:
     assert (row["site_id"], row["query"], row["history"]) == ("c#1", "q", ["p", "q"])
 
 
-@pytest.mark.parametrize("name", ["x.parquet", "x.jsonl.gz", "x.jsonl.zst", "none.jsonl"])
-def test_a_file_that_cannot_be_read_is_one_line(tmp_path: Path, name: str) -> None:
-    if name != "none.jsonl":
-        (tmp_path / name).write_bytes(b"hello")
+SHAREGPT = [
+    {"from": "system", "value": "Be brief."},
+    {"from": "human", "value": "Which lamp for basil?"},
+    {"from": "gpt", "value": "A 10 W lamp, 15 cm up."},
+]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"conversations": SHAREGPT},
+        {"prompt": MESSAGES[:2], "response": "A 10 W lamp, 15 cm up."},
+        {"messages": json.dumps(MESSAGES)},
+    ],
+    ids=["ShareGPT", "prompt and response", "JSON text"],
+)
+def test_every_shape_of_a_conversation_is_the_same_site_and_comes_back_as_it_was(
+    tmp_path: Path, given: dict[str, Any]
+) -> None:
+    odd = {"id": 7, "turn": GOOD["turn"], "mine": None, **given}
+    table = read_turn_rows(written(tmp_path / "a.jsonl", GOOD, odd), Quarantine())
+    assert table["site_id"].n_unique() == 1
+    assert table.select("query", "answer", "history", "id").n_unique() == 1
+    assert json.loads(table["row"][1]) == odd
+
+
+def test_an_answer_that_also_calls_a_tool_is_a_place_for_a_turn(tmp_path: Path) -> None:
+    calls = [{"type": "function", "function": {"name": "order", "arguments": "{}"}}]
+    row = {"messages": [*MESSAGES[:2], {"role": "assistant", "content": "Shall I?", "tool_calls": calls}], "turn": "no"}
+    assert read_turn_rows(written(tmp_path / "a.jsonl", row), Quarantine())["answer"].to_list() == ["Shall I?"]
+
+
+def test_a_given_site_id_is_kept(tmp_path: Path) -> None:
+    table = read_turn_rows(written(tmp_path / "a.jsonl", {**GOOD, "site_id": "c#2"}), Quarantine())
+    assert table["site_id"].to_list() == ["c#2"]
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [("x.parquet", b"PAR1 hello"), ("x.jsonl.gz", b"PK\x03\x04"), ("x.jsonl.zst", b""), ("none.jsonl", None)],
+)
+def test_a_file_that_cannot_be_read_is_one_line(tmp_path: Path, name: str, data: bytes | None) -> None:
+    if data is not None:
+        (tmp_path / name).write_bytes(data)
     with pytest.raises(UsageError, match=name) as caught:
         read_turn_rows(str(tmp_path / name), Quarantine())
     assert "\n" not in str(caught.value)
 
 
-def test_a_truncated_archive_is_one_line(tmp_path: Path) -> None:
-    data = json.dumps(GOOD).encode() * 50
+def test_what_can_be_read_of_a_truncated_archive_is_kept(tmp_path: Path) -> None:
+    data = b"".join(json.dumps({**GOOD, "turn": str(n) * 40}).encode() + b"\n" for n in range(5_000))
     for name, packed in (("x.jsonl.gz", gzip.compress(data)), ("x.jsonl.zst", zstandard.compress(data))):
         (tmp_path / name).write_bytes(packed[: len(packed) // 2])
-    with pytest.raises(UsageError, match="cannot read it"):
-        read_turn_rows(str(tmp_path / "x.jsonl.gz"), Quarantine())
+        quarantine = Quarantine()
+        table = read_turn_rows(str(tmp_path / name), quarantine)
+        assert 0 < len(table) < 5_000
+        assert table["turn"].to_list() == [str(n) * 40 for n in range(len(table))]
+        assert quarantine.summary() == {"damaged file": 1}
+
+
+def test_a_broken_write_leaves_what_was_there(tmp_path: Path) -> None:
+    table = read_turn_rows(written(tmp_path / "a.jsonl", GOOD), Quarantine())
+
+    def tables() -> Any:
+        yield table
+        raise RuntimeError
+
+    for name in ("out.jsonl", "out.jsonl.gz", "out.parquet"):
+        (tmp_path / name).write_text("before")
+        with pytest.raises(RuntimeError):
+            write_turn_rows(tables(), str(tmp_path / name), ["turn"])
+        assert (tmp_path / name).read_text() == "before"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jsonl", "out.jsonl", "out.jsonl.gz", "out.parquet"]
 
 
 def test_the_verb_labels_from_stdin_to_stdout() -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os.path
 from collections.abc import Iterable
 from typing import Any
 
 import click
 
-from selfplay.errors import UsageError
+from selfplay.commands import options
 
 EPILOG = "Example: selfplay inspect conversations.jsonl.gz --quarantine bad.jsonl"
 
@@ -17,7 +16,7 @@ EPILOG = "Example: selfplay inspect conversations.jsonl.gz --quarantine bad.json
 @click.argument("path", metavar="FILE")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of a table.")
 @click.option("--quarantine", "quarantine_path", metavar="FILE", help="Write the bad rows there, with reasons.")
-@click.option("--max-bad", metavar="N|N%", help="Exit with 3 on more bad rows than this count or share.")
+@options.max_bad
 def command(path: str, as_json: bool, quarantine_path: str | None, max_bad: str | None) -> None:
     """Tell what is in FILE: conversations, sites, shapes, roles, lengths, problems.
 
@@ -27,9 +26,7 @@ def command(path: str, as_json: bool, quarantine_path: str | None, max_bad: str 
     from selfplay.inspection import inspect_conversations
     from selfplay.quarantine import Quarantine
 
-    if quarantine_path and _same(path, quarantine_path):
-        raise UsageError(f"--quarantine {quarantine_path}: that is the input; give another file")
-    with Quarantine(quarantine_path, max_bad) as quarantine:
+    with Quarantine(quarantine_path, max_bad, source=path) as quarantine:
         found = inspect_conversations(path, quarantine)
         if as_json:
             import json
@@ -39,10 +36,6 @@ def command(path: str, as_json: bool, quarantine_path: str | None, max_bad: str 
             show(found)
         if max_bad is not None:
             quarantine.check()
-
-
-def _same(path: str, other: str) -> bool:
-    return os.path.exists(path) and os.path.exists(other) and os.path.samefile(path, other)
 
 
 def show(found: dict[str, Any]) -> None:

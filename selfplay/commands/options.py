@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from selfplay.quarantine import Quarantine
 
 Command = Callable[..., Any]
 
@@ -39,12 +42,25 @@ class Temperatures(click.ParamType):  # type: ignore[type-arg]
         return found
 
 
+max_bad = click.option(
+    "--max-bad", metavar="COUNT|SHARE", help="End with exit code 3 when more rows are bad, e.g. 25 or 1%."
+)
+
 reading = stack(
     click.argument("conversations", metavar="CONVERSATIONS"),
     click.option("--turns", type=click.Choice(["last", "all"]), default="last", show_default=True,
                  help="Sites: after the last assistant message of each conversation, or after each."),
     click.option("--limit", type=click.IntRange(min=1), help="At most so many sites."),
-    click.option("--max-bad", metavar="COUNT|SHARE", help="End with exit code 3 when more rows are bad, e.g. 1%."),
+    max_bad,
+)  # fmt: skip
+
+turn_rows = stack(
+    click.argument("file"),
+    click.option("-o", "--out", default="-", show_default=True, metavar="OUT",
+                 help="JSONL (.gz, .zst), .parquet, or - for stdout."),
+    click.option("--quarantine", metavar="FILE",
+                 help="Where bad rows go. [default: OUT.quarantine.jsonl; with stdout they are only counted]"),
+    max_bad,
 )  # fmt: skip
 
 prompting = stack(
@@ -86,15 +102,31 @@ sampling = stack(
     click.option("--seed", type=int, default=0, show_default=True),
 )  # fmt: skip
 
-judging = stack(
-    click.option("--rules", metavar="FILE", help="Rule set. [default: the shipped one]"),
-    click.option("--weights", metavar="FILE", help="Ranking weights. [default: the shipped ones]"),
-    click.option("--tiers", type=click.Choice(["auto", "text", "text+embedding", "all"]), default="auto",
-                 show_default=True, help="Signals to measure: auto takes what this installation can."),
+rules = click.option("--rules", metavar="FILE", help="Rule set. [default: the shipped one]")
+weights = click.option("--weights", metavar="FILE", help="Ranking weights. [default: the shipped ones]")
+tiers = click.option(
+    "--tiers", type=click.Choice(["auto", "text", "text+embedding", "all"]), default="auto", show_default=True,
+    help="Signals to use: auto takes what the rows carry or this installation can measure.",
 )  # fmt: skip
+judging = stack(rules, weights, tiers)
 
 choosing = stack(
     click.option("--min-groundedness", type=click.FloatRange(0, 1), default=0.0, show_default=True,
                  help="Choose no turn below this."),
     click.option("--allow-truncated", is_flag=True, help="A turn cut at the token limit may be chosen."),
 )  # fmt: skip
+
+
+def quarantine_beside(out: str, given: str | None, max_bad: str | None, source: str) -> Quarantine:
+    """The quarantine of a verb that writes `out`: beside it unless named, and nowhere when that is stdout."""
+    from selfplay.quarantine import Quarantine
+
+    return Quarantine(given or (None if out == "-" else f"{out}.quarantine.jsonl"), max_bad, source=source)
+
+
+def say(lines: Iterable[str]) -> None:
+    """Lines about what was done, on stderr."""
+    from selfplay.terminal import printable
+
+    for line in lines:
+        click.echo(printable(line), err=True)
