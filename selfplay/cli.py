@@ -12,6 +12,7 @@ import click
 
 from selfplay import __version__
 from selfplay.errors import SelfplayError
+from selfplay.terminal import printable
 
 VERBS = {
     "run": "Sample, filter and rank user turns, and write a dataset.",
@@ -70,7 +71,7 @@ def read_config(ctx: click.Context, _param: click.Parameter, path: str | None) -
         raise click.BadParameter(f"{path} is not TOML: {error}") from None
     unknown = sorted(set(tables) - set(VERBS))
     if unknown:
-        raise click.BadParameter(f"{path}: no verb [{unknown[0]}]; tables are {', '.join(VERBS)}")
+        raise click.BadParameter(f"{path}: no verb [{printable(unknown[0])}]; tables are {', '.join(VERBS)}")
     ctx.default_map = tables
 
 
@@ -106,7 +107,8 @@ def main() -> None:
         error.show()
         sys.exit(error.exit_code)
     except SelfplayError as error:
-        click.echo(f"selfplay: {error}", err=True)
+        # What it quotes, such as a file's name or a server's words, may hold anything.
+        click.echo(f"selfplay: {printable(str(error))}", err=True)
         sys.exit(error.exit_code)
     except BrokenPipeError:
         # The reader of our output left (`selfplay … | head`); keep the interpreter from complaining at exit.

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from selfplay.errors import SelfplayError
 from selfplay.sentences import sentences
+from selfplay.terminal import one_line
 
 SIGNALS = ("cos_query", "cos_answer", "cos_answer_best", "cos_margin")
 DEFAULT_EMBEDDER = "all-minilm-l6-v2"
@@ -48,7 +49,7 @@ class SentenceTransformerEmbedder:
         try:
             self._encoder = SentenceTransformer(place, device=device or "cpu", trust_remote_code=False)
         except Exception as error:  # the Hub client, the config readers and torch each raise their own
-            reason = " ".join(str(error).split())[:200]
+            reason = one_line(error, 200)
             raise SelfplayError(f"{model}: not loadable as a sentence-transformers model ({reason})") from None
 
     def encode(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:

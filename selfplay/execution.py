@@ -132,7 +132,7 @@ def finish(run: Run, job: Job, session: pipeline.Session, quarantine: Quarantine
         run.save(status=status, sessions=sessions, input=counts)
         if session.error:
             raise session.error
-        click.echo(f"interrupted; the same command goes on from here: {run.folder}", err=True)
+        click.echo(f"interrupted; the same command goes on from here: {printable(str(run.folder))}", err=True)
         return 130
     summed: dict[str, Any] = {}
     if job.judging is None:
@@ -144,7 +144,8 @@ def finish(run: Run, job: Job, session: pipeline.Session, quarantine: Quarantine
     run.save(status="done", sessions=sessions, input=counts, failed=len(session.failed), summary=summed)
     if session.failed:
         click.echo(
-            f"{len(session.failed)} sites failed, see {run.folder / 'failed.jsonl'}; the same command tries them again",
+            f"{len(session.failed)} sites failed, see {printable(str(run.folder / 'failed.jsonl'))}; "
+            "the same command tries them again",
             err=True,
         )
         return 1

@@ -23,6 +23,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from selfplay.core import Message
 from selfplay.errors import SelfplayError
+from selfplay.terminal import one_line
 
 MAX_CHARACTERS = 50_000_000
 MAX_REPEAT = 1_000_000
@@ -155,5 +156,4 @@ def _raise_exception(message: str) -> None:
 
 
 def _one_line(error: BaseException) -> str:
-    text = " ".join("".join(c if c.isprintable() else " " for c in str(error)).split())
-    return text[:200] if text else type(error).__name__
+    return one_line(error, 200) or type(error).__name__

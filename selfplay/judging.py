@@ -20,6 +20,7 @@ from selfplay.selection import select
 from selfplay.tables import CONTEXT, with_context
 from selfplay.tiers import Measurer, Scorer, settle
 
+
 @dataclass(frozen=True, slots=True)
 class Options:
     """How candidates are judged and chosen; None means what is shipped."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from selfplay.errors import SelfplayError, UsageError
+from selfplay.terminal import one_line
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as FastTokenizer
@@ -63,7 +64,7 @@ def load_fast(folder: Path, model: str) -> FastTokenizer:
         try:
             return FastTokenizer.from_file(str(path))
         except Exception as error:  # the Rust side raises bare Exception
-            raise SelfplayError(f"{model}: tokenizer.json cannot be read ({str(error)[:200]})") from None
+            raise SelfplayError(f"{model}: tokenizer.json cannot be read ({one_line(error, 200)})") from None
     try:
         from transformers import AutoTokenizer
     except ImportError:
@@ -74,7 +75,7 @@ def load_fast(folder: Path, model: str) -> FastTokenizer:
         slow = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
         backend: FastTokenizer = slow.backend_tokenizer
     except Exception as error:  # whatever the files made it raise
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error, 200)
         raise SelfplayError(f"{model}: no tokenizer.json, and transformers cannot make one ({reason})") from None
     return backend
 

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from selfplay.errors import SelfplayError, UsageError
 
@@ -120,11 +121,17 @@ def identity(model: str) -> tuple[str, str | None]:
     if not os.path.isdir(model):
         found = find(model)
         return (found.name, found.sha256[:16]) if found else (model, None)
+    record = _record(Path(model))
+    return (str(record["name"]), str(record["wheel_sha256"])[:16]) if record else (model, None)
+
+
+def _record(place: Path) -> dict[str, Any]:
+    """What `_build` wrote into a model's folder; empty where it is none of ours."""
     try:
-        record = json.loads((Path(model) / RECORD).read_text(encoding="utf-8"))
-        return str(record["name"]), str(record["wheel_sha256"])[:16]
-    except (OSError, ValueError, KeyError, TypeError):
-        return model, None
+        record = json.loads((place / RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) and {"name", "wheel_sha256"} <= record.keys() else {}
 
 
 def cache_folder() -> Path:
@@ -142,11 +149,7 @@ def folder(model: Embedded) -> Path:
 
 def is_here(model: Embedded) -> bool:
     """Whether the model has been got, wholly, from the wheel that this version pins."""
-    try:
-        record = json.loads((folder(model) / RECORD).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return bool(isinstance(record, dict) and record.get("wheel_sha256") == model.sha256)
+    return bool(_record(folder(model)).get("wheel_sha256") == model.sha256)
 
 
 def ensure(name: str) -> Path:

@@ -62,8 +62,12 @@ class Quarantine:
     """
 
     def __init__(
-        self, path: Path | str | None = None, max_bad: str | int | None = None, keep_first: int = 10, source: str | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        path: Path | str | None = None,
+        max_bad: str | int | None = None,
+        keep_first: int = 10,
+        source: str | None = None,
+    ) -> None:
         """Raises UsageError if `max_bad` makes no sense, SelfplayError if the file can't be written.
 
         Args:

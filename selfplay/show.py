@@ -16,7 +16,7 @@ from rich.text import Text
 from selfplay import summary
 from selfplay.runs import Run
 from selfplay.tables import context_columns
-from selfplay.terminal import printable
+from selfplay.terminal import one_line, printable
 
 
 def closing(run: Run, examples: int = 0, console: Console | None = None) -> None:
@@ -24,7 +24,7 @@ def closing(run: Run, examples: int = 0, console: Console | None = None) -> None
     console = console or wide_console()
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, value in summary.lines(run.record["summary"], run.record["sessions"]):
-        table.add_row(Text(name), Text(value))
+        table.add_row(Text(printable(name)), Text(printable(value)))
     console.print(table)
     for number, example in enumerate(before_after(run, examples), 1):
         console.print()
@@ -41,18 +41,13 @@ def closing(run: Run, examples: int = 0, console: Console | None = None) -> None
     ):
         path = run.folder / name
         if path.exists() and path.stat().st_size:
-            console.print(Text(f"{path}  {what}"), soft_wrap=True)
+            console.print(Text(f"{printable(str(path))}  {what}"), soft_wrap=True)
 
 
 def wide_console() -> Console:
     """Standard error; where it is no terminal, wide enough that no line of the table breaks."""
     console = Console(stderr=True)
     return console if console.is_terminal else Console(stderr=True, width=160)
-
-
-def one_line(text: str, limit: int = 300) -> str:
-    """Text of a message on one line, safe to print."""
-    return printable(" ".join(text.split()), limit)
 
 
 def before_after(run: Run, count: int) -> list[dict[str, str]]:

@@ -13,3 +13,8 @@ def printable(text: str, limit: int | None = None) -> str:
     if limit is not None and (len(text) > limit or len(shown) > limit):
         return shown[: limit - 1] + "…"
     return shown
+
+
+def one_line(text: object, limit: int = 300) -> str:
+    """`printable`, of text or an error, with every run of white space and NULs as one space: fit for a message."""
+    return printable(" ".join(str(text).replace("\0", " ").split()), limit)

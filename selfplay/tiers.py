@@ -16,8 +16,14 @@ from selfplay.engines.base import Engine
 from selfplay.errors import SelfplayError
 from selfplay.learned import Learned
 from selfplay.measure import (
-    SIGNALS, available_tiers, default_scorer, default_versions, measure, mismatches, missing_tiers,
-)  # fmt: skip
+    SIGNALS,
+    available_tiers,
+    default_scorer,
+    default_versions,
+    measure,
+    mismatches,
+    missing_tiers,
+)
 from selfplay.templates import ChatTemplate
 
 CHOICES: dict[str, tuple[str, ...]] = {
@@ -48,8 +54,10 @@ def obstacle(tier: str, learned: Learned) -> str | None:
     if tier in missing:
         return missing[tier]
     part = "embedder" if tier == "embedding" else "scorer"
-    for what, record in learned.items():
-        reasons = mismatches(default_versions(tier), record, what) if record.get(part) else {}
+    records = {what: record for what, record in learned.items() if record.get(part)}
+    mine = default_versions(tier) if records else {}
+    for what, record in records.items():
+        reasons = mismatches(mine, record, what)
         if tier in reasons:
             return reasons[tier]
     return None

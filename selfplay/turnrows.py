@@ -89,8 +89,9 @@ def write_turn_rows(tables: pl.DataFrame | Iterable[pl.DataFrame], path: str, co
         return len(rows)
     count = 0
     with _open_for_writing(path) as out:
-        for count, row in enumerate(merged, 1):
+        for row in merged:
             out.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+            count += 1
     return count
 
 

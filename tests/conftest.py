@@ -13,14 +13,19 @@ from selfplay.tokenizer import load_tokenizer
 @pytest.fixture(scope="session")
 def smollm2() -> str:
     """Folder of the real SmolLM2-135M-Instruct: $SELFPLAY_TEST_MODEL, or the embedded one if it has been fetched."""
-    from selfplay.models import EMBEDDED, folder, is_here
+    return model_folder(fetch=False)
+
+
+def model_folder(fetch: bool) -> str:
+    """The folder that tests find SmolLM2 in; without one they skip, or fetch it."""
+    from selfplay.models import EMBEDDED, ensure, is_here
 
     given = os.environ.get("SELFPLAY_TEST_MODEL")
     if given:
         return given
-    if not is_here(EMBEDDED["smollm2-135m"]):
+    if not fetch and not is_here(EMBEDDED["smollm2-135m"]):
         pytest.skip("no SmolLM2 here: `selfplay models get smollm2-135m`, or set SELFPLAY_TEST_MODEL")
-    return str(folder(EMBEDDED["smollm2-135m"]))
+    return str(ensure("smollm2-135m"))
 
 
 @pytest.fixture(scope="session")

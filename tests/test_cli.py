@@ -122,6 +122,14 @@ def test_a_mistake_is_one_line_and_a_code(arguments: list[str], named: str, code
     assert len(said) == 1, done.stderr
 
 
+def test_what_an_error_quotes_cannot_steer_the_terminal(selfplay: Call) -> None:
+    done = selfplay("inspect", "no\x1b[31m\nsuch.jsonl")
+    assert done.returncode == 2
+    assert "\x1b" not in done.stderr
+    assert "no\\x1b[31m\\nsuch.jsonl" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_options_from_a_file_and_flags_override_them(tmp_path: Path, selfplay: Call) -> None:
     (tmp_path / "options.toml").write_text('[inspect]\njson = true\n[run]\nn = 3\ntemperature = ["0.7:4"]\n')
     done = selfplay("--config", "options.toml", "inspect", str(EXAMPLES))

@@ -214,3 +214,18 @@ def test_the_verb_lists_and_gets(tiny):
     after = json.loads(run(command, ["--json"]).output)
     assert after[0]["here"] is True
     assert isinstance(run(command, ["get"]).exception, UsageError)
+
+
+def test_identity_is_one_name_and_the_wheel_whatever_the_model_is_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    pinned = models.EMBEDDED["smollm2-135m"].sha256[:16]
+    assert models.identity("SmolLM2") == models.identity("smollm2-135m") == ("smollm2-135m", pinned)
+    assert models.identity("org/model") == ("org/model", None)
+    got = tmp_path / "somewhere"
+    got.mkdir()
+    (got / models.RECORD).write_text(json.dumps({"name": "smollm2-135m", "wheel_sha256": "0123456789abcdef77"}))
+    assert models.identity(str(got)) == ("smollm2-135m", "0123456789abcdef")
+    (tmp_path / "smollm2-135m").mkdir()  # a folder wins over the embedded model, and is not it
+    assert models.identity("smollm2-135m") == ("smollm2-135m", None)

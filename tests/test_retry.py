@@ -15,6 +15,7 @@ from selfplay.engines import retry
 from selfplay.engines.circuit import STRIKES, Circuit
 from selfplay.engines.retry import Failure, Policy
 from selfplay.errors import EngineError
+from selfplay.terminal import one_line
 
 FAST = Policy(retries=3, patience=5.0, longest_wait=0.01)
 
@@ -107,7 +108,7 @@ def test_the_servers_own_words_on_one_clean_line(body: bytes) -> None:
 
 @given(st.text(max_size=400))
 def test_one_line_is_one_short_printable_line(text: str) -> None:
-    line = retry.one_line(text)
+    line = one_line(text, retry.LINE)
     assert len(line) <= retry.LINE
     assert line.isprintable()
 

@@ -10,8 +10,9 @@ import pytest
 import zstandard
 from click.testing import CliRunner
 
+from selfplay.cli import cli
 from selfplay.commands.filter import command
-from selfplay.errors import UsageError
+from selfplay.errors import TooManyBadRows, UsageError
 from selfplay.quarantine import Quarantine
 from selfplay.turnrows import read_turn_rows, take_from_rows, write_turn_rows
 
@@ -199,3 +200,39 @@ def test_the_verb_names_a_mistake_in_the_rules(tmp_path: Path) -> None:
     rules = written(tmp_path / "rules.json", {"schema": "selfplay-rules/1", "rules": [{"name": "x", "label": "y"}]})
     with pytest.raises(UsageError, match=r"rules\[0\] \(x\): label 'y'"):
         CliRunner().invoke(command, [path, "-o", "-", "--rules", rules], catch_exceptions=False)
+
+
+@pytest.mark.parametrize("verb", ["filter", "rank"])
+def test_bad_rows_go_beside_the_output_and_without_any_there_is_no_file(tmp_path: Path, verb: str) -> None:
+    beside = tmp_path / "new" / "out.jsonl.quarantine.jsonl"
+    for rows, bad in (([GOOD, "{"], [2]), ([GOOD], [])):
+        call = [
+            verb,
+            written(tmp_path / "a.jsonl", *rows),
+            "--tiers",
+            "text",
+            "--out",
+            str(tmp_path / "new" / "out.jsonl"),
+        ]
+        done = CliRunner().invoke(cli, call, catch_exceptions=False)
+        assert done.exit_code == 0
+        entries = beside.read_text().splitlines() if beside.exists() else []
+        assert [json.loads(entry)["line"] for entry in entries] == bad
+        assert ("1 bad rows left out" in done.stderr) == bool(bad)
+    assert not beside.exists()
+
+
+@pytest.mark.parametrize("verb", ["filter", "rank"])
+def test_too_many_bad_rows_write_nothing(tmp_path: Path, verb: str) -> None:
+    path = written(tmp_path / "a.jsonl", GOOD, "{")
+    call = [verb, path, "--tiers", "text", "-o", str(tmp_path / "out.jsonl"), "--max-bad", "10%"]
+    assert isinstance(CliRunner().invoke(cli, call).exception, TooManyBadRows)
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_filter_never_says_that_a_turn_which_passed_is_a_follow_up(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.jsonl", GOOD, {**GOOD, "turn": "ok"})
+    done = CliRunner().invoke(cli, ["filter", path, "--tiers", "text"], catch_exceptions=False)
+    assert "follow_up" not in done.stderr
+    assert "1 passed the rules" in done.stderr
+    assert "faults: degenerate 1" in done.stderr

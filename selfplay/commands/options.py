@@ -119,9 +119,16 @@ choosing = stack(
 
 def quarantine_beside(out: str, given: str | None, max_bad: str | None, source: str) -> Quarantine:
     """The quarantine of a verb that writes `out`: beside it unless named, and nowhere when that is stdout."""
+    import contextlib
+    import os
+
     from selfplay.quarantine import Quarantine
 
-    return Quarantine(given or (None if out == "-" else f"{out}.quarantine.jsonl"), max_bad, source=source)
+    path = given or (None if out == "-" else f"{out}.quarantine.jsonl")
+    if path and not given:
+        with contextlib.suppress(OSError):  # Quarantine says what is wrong
+            os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    return Quarantine(path, max_bad, source=source)
 
 
 def say(lines: Iterable[str]) -> None:

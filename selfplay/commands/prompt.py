@@ -94,11 +94,10 @@ def visible(text: str, line_breaks: bool = False) -> str:
     Args:
         line_breaks: Also start a new line after each `\\n`. Without those breaks, Python's `unicode_escape` leads back.
     """
-    shown = []
-    for ch in text:
-        escaped = ch.encode("unicode_escape").decode("ascii") if ch == "\\" or not ch.isprintable() else ch
-        shown.append(escaped + ("\n" if ch == "\n" and line_breaks else ""))
-    return "".join(shown)
+    from selfplay.terminal import printable
+
+    lines = (printable(line.replace("\\", r"\\")) for line in text.split("\n"))
+    return ("\\n\n" if line_breaks else "\\n").join(lines)
 
 
 def _facts(site: Site, prompt: Prompt, tokenizer: Tokenizer) -> dict[str, Any]:

@@ -55,6 +55,16 @@ async def _cancel_others() -> None:
     await asyncio.gather(*others, return_exceptions=True)
 
 
+async def together(works: Iterable[Coroutine[Any, Any, Result]]) -> list[Result]:
+    """All results, in order. The first failure is raised, and what still runs then is cancelled."""
+    tasks = [asyncio.ensure_future(work) for work in works]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
 def drive(
     background: BackgroundLoop, requests: Iterable[SampleRequest], work: Work, max_draws: int
 ) -> Iterator[SampleResult]:

@@ -16,7 +16,7 @@ from typing import Any
 from selfplay.core import Candidate, Draw, Message, Prompt, Sampling
 from selfplay.engines import openai_answers as answers
 from selfplay.engines import retry
-from selfplay.engines.background import BackgroundLoop, Release, drive
+from selfplay.engines.background import BackgroundLoop, Release, drive, together
 from selfplay.engines.base import SampleRequest, SampleResult, ScoreRequest
 from selfplay.engines.circuit import Circuit
 from selfplay.engines.endpoints import FIRST_CONTACT, LOOPBACK, host_of, without_secrets
@@ -150,14 +150,10 @@ class OpenAIEngine:
 
         async def all_of_them() -> list[list[list[float]]]:
             pairs = [(request.prefix, one) for request in requests for one in request.continuations]
-            tasks = [asyncio.ensure_future(self._score(prefix, one)) for prefix, one in pairs]
             try:
-                found = iter(await asyncio.gather(*tasks))
+                found = iter(await together(self._score(prefix, one) for prefix, one in pairs))
             except Failure as failure:
                 raise EngineError(f"{self._url} could not score: {failure}") from None
-            finally:
-                for task in tasks:
-                    task.cancel()
             return [[next(found) for _ in request.continuations] for request in requests]
 
         return self._background.run(all_of_them())
@@ -233,12 +229,7 @@ class OpenAIEngine:
                 honest = self._unscaled or draw.temperature in (0.0, 1.0)
                 return answers.completion(answer, draw, request.prompt.stop_token_ids, logprobs=honest)
 
-            tasks = [asyncio.ensure_future(one(draw)) for draw in request.draws]
-            try:
-                candidates = list(await asyncio.gather(*tasks))
-            finally:
-                for task in tasks:
-                    task.cancel()
+            candidates = await together(one(draw) for draw in request.draws)
         except Failure as failure:
             self._circuit.site_failed(failure)
             return SampleResult(request.key, error=str(failure))

@@ -12,6 +12,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from selfplay.terminal import one_line
+
 Result = TypeVar("Result")
 
 LINE = 300
@@ -46,7 +48,7 @@ class Failure(Exception):
         status: int | None = None,
         reached: bool = True,
     ) -> None:
-        super().__init__(one_line(message))
+        super().__init__(one_line(message[: 20 * LINE], LINE))
         self.retry = retry
         self.counted = counted
         self.wait = wait
@@ -168,13 +170,6 @@ def seconds(retry_after: str | None) -> float | None:
         except (ValueError, TypeError):
             return None
     return max(0.0, value) if value < float("inf") else None
-
-
-def one_line(text: str) -> str:
-    """`text` without line breaks and control characters, cut to `LINE` characters: fit for a log and a terminal."""
-    flat = "".join(char if char.isprintable() else " " for char in text[: 20 * LINE])
-    flat = " ".join(flat.split())
-    return flat if len(flat) <= LINE else flat[: LINE - 1] + "…"
 
 
 def _message(body: bytes) -> str:

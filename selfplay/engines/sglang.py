@@ -14,7 +14,7 @@ from typing import Any
 
 from selfplay.core import Candidate, Draw, Prompt, Sampling
 from selfplay.engines import sglang_answers as answers
-from selfplay.engines.background import BackgroundLoop, Release, drive
+from selfplay.engines.background import BackgroundLoop, Release, drive, together
 from selfplay.engines.base import SampleRequest, SampleResult, ScoreRequest
 from selfplay.engines.circuit import Circuit
 from selfplay.engines.endpoints import HttpTransport, Transport
@@ -142,14 +142,10 @@ class SglangEngine:
                 async with room:
                     return await self._score(request)
 
-            tasks = [asyncio.ensure_future(one(request)) for request in requests]
             try:
-                return list(await asyncio.gather(*tasks))
+                return await together(one(request) for request in requests)
             except Failure as failure:
                 raise EngineError(f"SGLang could not score: {failure}") from None
-            finally:
-                for task in tasks:
-                    task.cancel()
 
         return self._background.run(all_of_them())
 
@@ -191,12 +187,7 @@ class SglangEngine:
                 release(1)
                 return candidate
 
-            tasks = [asyncio.ensure_future(one(draw)) for draw in request.draws]
-            try:
-                candidates = list(await asyncio.gather(*tasks))
-            finally:
-                for task in tasks:
-                    task.cancel()
+            candidates = await together(one(draw) for draw in request.draws)
         except Failure as failure:
             self._circuit.site_failed(failure)
             return SampleResult(request.key, error=str(failure))

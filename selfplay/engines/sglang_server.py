@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import IO
 
 from selfplay.errors import EngineError, UsageError
+from selfplay.terminal import one_line
 
 REVIVALS = 3
 """Times a server that died is started again within one run."""
@@ -236,7 +237,7 @@ def last_words(log_path: Path, lines: int = 8) -> str:
             tail = deque((line.strip() for line in log if line.strip()), maxlen=lines)
     except OSError:
         return "(no log)"
-    return " | ".join("".join(c if c.isprintable() else " " for c in line)[:300] for line in tail) or "(empty)"
+    return " | ".join(map(one_line, tail)) or "(empty)"
 
 
 def _signal_group(group: int, number: signal.Signals) -> None:

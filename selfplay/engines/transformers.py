@@ -9,6 +9,7 @@ from typing import Any
 from selfplay.core import Sampling
 from selfplay.engines.base import SampleRequest, SampleResult, ScoreRequest
 from selfplay.errors import EngineError
+from selfplay.terminal import one_line
 
 NEEDS = "the transformers engine needs torch and transformers: pip install 'selfplay-turns[local]'"
 
@@ -294,5 +295,5 @@ def _bytes_per_token(config: Any, itemsize: int) -> int:
 
 
 def _line(error: BaseException) -> str:
-    text = str(error).strip()
-    return f"{type(error).__name__}: {text.splitlines()[0][:300] if text else 'no message'}"
+    lines = str(error).strip().splitlines() or ["no message"]
+    return f"{type(error).__name__}: {one_line(lines[0])}"

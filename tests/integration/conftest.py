@@ -9,17 +9,14 @@ from pathlib import Path
 import pytest
 
 from selfplay.engines.sglang_server import Server, launch
+from tests.conftest import model_folder
 from tests.integration import sglang_cpu
 
 
 @pytest.fixture(scope="session")
 def smollm2() -> str:
-    """Folder of SmolLM2-135M-Instruct; SELFPLAY_TEST_SMOLLM2 names one that is there already."""
-    given = os.environ.get("SELFPLAY_TEST_SMOLLM2")
-    if given:
-        return given
-    models = pytest.importorskip("selfplay.models")
-    return str(models.resolve("smollm2-135m"))
+    """As in unit tests, and fetched where it is not there."""
+    return model_folder(fetch=True)
 
 
 @pytest.fixture(scope="session")

@@ -27,15 +27,13 @@ CONTEXTS = [
 
 
 @pytest.fixture(scope="session")
-def place():
-    from selfplay.models import resolve
-
-    return resolve("smollm2-135m")
+def place(smollm2):
+    return smollm2
 
 
 @pytest.fixture(scope="session")
 def engine(place):
-    return TransformersEngine("smollm2-135m")
+    return TransformersEngine(place)
 
 
 @pytest.fixture(scope="session")

@@ -11,11 +11,9 @@ if [ -f "$done_mark" ] && [ "$(cat "$done_mark")" = "$stamp" ] && "$venv/bin/pyt
 fi
 "${PYTHON:-python3}" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "needs Python 3.11 or later" >&2; exit 1; }
 "${PYTHON:-python3}" -m venv "$venv"
-# The CPU build first: PyPI's torch for Linux brings gigabytes of CUDA. An index of its own that does not answer is no
-# reason to fail, since the plain one has a torch that works as well.
+# TORCH_INDEX may name an index with CPU builds (https://download.pytorch.org/whl/cpu), which spare gigabytes of CUDA.
 "$venv/bin/pip" install -q --disable-pip-version-check uv
-"$venv/bin/pip" install -q --disable-pip-version-check --retries 1 --timeout 15 torch==2.13.0 --index-url "${TORCH_INDEX:-https://download.pytorch.org/whl/cpu}" 2>/dev/null ||
-  "$venv/bin/pip" install -q --disable-pip-version-check torch==2.13.0
+"$venv/bin/pip" install -q --disable-pip-version-check torch==2.13.0 ${TORCH_INDEX:+--index-url "$TORCH_INDEX"}
 pip=("$venv/bin/uv" pip install -q --python "$venv/bin/python")
 echo 'torch==2.13.0' >"$venv/override.txt"
 "${pip[@]}" -r "$here/requirements.txt" --override "$venv/override.txt" --prerelease=allow

@@ -1,0 +1,152 @@
+"""Which signals are measured, by whom, and what is refused: asked in one place by run, filter and rank."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from click.testing import CliRunner
+
+import filters
+from selfplay import judging, measure, tiers
+from selfplay.cli import cli
+from selfplay.errors import EngineError, SelfplayError
+from selfplay.tiers import CHOICES, Measurer, settle
+
+OWN = {
+    "embedder": {"model": "all-minilm-l6-v2", "revision": "here"},
+    "scorer": {"model": "smollm2-135m", "revision": "here", "template_hash": "t"},
+}
+OTHER = {"embedder": OWN["embedder"], "scorer": {**OWN["scorer"], "revision": "another"}}
+MESSAGES = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "One. Two."}]
+
+
+class Embedder:
+    """Encodes everything alike, and counts how often it was loaded."""
+
+    loaded = 0
+
+    def encode(self, texts: list[str]) -> np.ndarray:
+        return np.ones((len(texts), 1), dtype=np.float32)
+
+
+@pytest.fixture(autouse=True)
+def installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All tiers are there; the embedder is a fake one, and the scorer fails when it is loaded."""
+
+    def load_embedder() -> Embedder:
+        Embedder.loaded += 1
+        return Embedder()
+
+    def fail() -> Any:
+        raise EngineError("out of memory")
+
+    Embedder.loaded = 0
+    parts = {"embedding": "embedder", "likelihood": "scorer"}
+    monkeypatch.setattr(tiers, "available_tiers", lambda: (frozenset({"text", *parts}), {}))
+    monkeypatch.setattr(tiers, "default_versions", lambda tier: {parts[tier]: OWN[parts[tier]]})
+    monkeypatch.setattr(tiers, "load_embedder", load_embedder)
+    monkeypatch.setattr(tiers, "default_scorer", fail)
+
+
+def table(turn: str = "t") -> pl.DataFrame:
+    row = {"messages": json.dumps(MESSAGES), "query": "Q", "answer": "One. Two.", "turn": turn}
+    return pl.DataFrame([row])
+
+
+def test_what_nothing_records_is_not_checked_and_what_agrees_is_taken() -> None:
+    for learned in ({}, {"rules": {}}, {"rules": OWN, "weights": OWN}):
+        assert settle("auto", learned) == (("text", "embedding", "likelihood"), [])
+
+
+def test_a_revision_that_was_not_recorded_is_not_compared() -> None:
+    recorded = {"scorer": {"model": "smollm2-135m", "revision": None}}
+    assert settle("all", {"rules": recorded})[0] == ("text", "embedding", "likelihood")
+
+
+@pytest.mark.parametrize("what", ["rules", "weights"])
+def test_another_scorer_is_left_out_by_auto_and_refused_by_name(what: str) -> None:
+    chosen, notes = settle("auto", {"rules": OWN, "weights": OWN, what: OTHER})
+    assert chosen == ("text", "embedding")
+    assert len(notes) == 1
+    assert f"the {what} were learned with 'another'" in notes[0]
+    with pytest.raises(SelfplayError, match="--tiers all: no likelihood signals: scorer revision is 'here'") as caught:
+        settle("all", {what: OTHER})
+    assert "\n" not in str(caught.value)
+    assert settle("text+embedding", {what: OTHER})[0] == ("text", "embedding")
+
+
+def test_models_are_loaded_once_and_only_when_something_is_missing() -> None:
+    measurer = Measurer(CHOICES["text+embedding"], {})
+    assert Embedder.loaded == 0
+    first = measurer(table())
+    measurer(table("u"))
+    assert Embedder.loaded == 1
+    again = Measurer(CHOICES["text+embedding"], {})
+    assert again(first).equals(first)
+    assert Embedder.loaded == 1
+
+
+def test_signals_of_other_tiers_are_taken_away_and_what_nobody_reads_is_not_measured() -> None:
+    carried = table().with_columns(pl.lit(0.5).alias(name) for names in measure.SIGNALS.values() for name in names)
+    found = Measurer(CHOICES["text+embedding"], {})(carried)
+    assert set(measure.EMBEDDING_SIGNALS) <= set(found.columns)
+    assert not set(measure.LIKELIHOOD_SIGNALS) & set(found.columns)
+    assert Measurer(CHOICES["all"], {}, reads={"text"})(table()).columns == table().columns
+
+
+def test_a_model_that_fails_is_noted_once_or_is_an_error() -> None:
+    measurer = Measurer(CHOICES["auto"], {}, optional=True)
+    for _ in range(2):
+        assert "cos_answer" in measurer(table()).columns
+    assert measurer.notes == ["without likelihood signals: out of memory"]
+    with pytest.raises(SelfplayError, match="no likelihood signals: out of memory"):
+        Measurer(CHOICES["all"], {})(table())
+
+
+@pytest.fixture
+def strangers(tmp_path: Path) -> dict[str, str]:
+    """A rule set and weights that were learned with another scorer; and a turn to judge."""
+    rules = tmp_path / "rules.json"
+    filters.RuleSet(filters.load_rules().rules, models=OTHER).save(rules)
+    shipped = json.loads((Path(tiers.__file__).parents[1] / "rerank" / "default_weights.json").read_text())
+    weights = tmp_path / "weights.json"
+    weights.write_text(json.dumps({**shipped, "measured_with": OTHER}))
+    turns = tmp_path / "turns.jsonl"
+    turns.write_text(json.dumps({"messages": MESSAGES, "turn": "why two?"}) + "\n")
+    return {"filter": str(rules), "rank": str(weights), "turns": str(turns)}
+
+
+@pytest.mark.parametrize(("verb", "option"), [("filter", "--rules"), ("rank", "--weights")])
+def test_the_verbs_refuse_another_scorer_in_one_line_or_say_what_they_do_without(
+    strangers: dict[str, str], verb: str, option: str
+) -> None:
+    call = [verb, strangers["turns"], option, strangers[verb]]
+    refused = CliRunner().invoke(cli, [*call, "--tiers", "all"])
+    assert isinstance(refused.exception, SelfplayError)
+    assert f"the {option[2:]} were learned with 'another'" in str(refused.exception)
+    assert refused.stdout == ""
+    done = CliRunner().invoke(cli, call, catch_exceptions=False)
+    assert len(done.stdout.splitlines()) == 1
+    assert "without likelihood signals: scorer revision is 'here'" in done.stderr
+
+
+@pytest.mark.parametrize("option", ["rules", "weights"])
+def test_a_run_refuses_another_scorer_or_leaves_the_tier_out(strangers: dict[str, str], option: str) -> None:
+    path = strangers["filter" if option == "rules" else "rank"]
+    with pytest.raises(SelfplayError, match=f"the {option} were learned with 'another'"):
+        judging.configure(judging.Options(**{option: path}, tiers="all"))
+    config, notes = judging.configure(judging.Options(**{option: path}))
+    assert config.tiers == ("text", "embedding")
+    assert len(notes) == 1
+
+
+@pytest.mark.parametrize("option", ["rules", "weights"])
+def test_a_run_names_a_mistake_in_rules_or_weights(tmp_path: Path, option: str) -> None:
+    (tmp_path / "x.json").write_text('{"schema": 0}')
+    with pytest.raises(SelfplayError, match=r"x\.json"):
+        judging.configure(judging.Options(**{option: str(tmp_path / "x.json")}))
