@@ -214,3 +214,17 @@ def test_the_verb_lists_and_gets(tiny):
     after = json.loads(run(command, ["--json"]).output)
     assert after[0]["here"] is True
     assert isinstance(run(command, ["get"]).exception, UsageError)
+
+
+def test_the_fingerprint_follows_weights_and_settings(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(bytes(1 << 20))
+    seen = {models.fingerprint(tmp_path)}
+    weights.write_bytes(bytes((1 << 20) - 1) + b"x")
+    seen.add(models.fingerprint(tmp_path))
+    (tmp_path / "config.json").write_text('{"a": 1}')
+    seen.add(models.fingerprint(tmp_path))
+    assert len(seen) == 3
+    (tmp_path / "README.md").write_text("notes do not count")
+    assert models.fingerprint(tmp_path) in seen
