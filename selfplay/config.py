@@ -12,12 +12,18 @@ from selfplay.core import Draw, Sampling
 
 @dataclass(frozen=True, slots=True)
 class SampleConfig:
-    """What is sampled, from what, and how. `temperatures` maps each temperature to its number of samples."""
+    """What is sampled, from what, and how.
+
+    Attributes:
+        model_hash: Fingerprint of a model in a folder, commit of one from Hugging Face; None where a server has it.
+        temperatures: The number of samples of each temperature.
+    """
 
     source: str
     source_hash: str
     model: str
     revision: str | None = None
+    model_hash: str | None = None
     tokenizer: str | None = None
     template_hash: str = ""
     template_date: str | None = None

@@ -16,6 +16,7 @@ from selfplay.conversations import read_conversations, sites
 from selfplay.core import Sampling, Site
 from selfplay.engines.opening import EngineOptions, served_model
 from selfplay.errors import UsageError
+from selfplay.models import fingerprint, resolve
 from selfplay.quarantine import Quarantine
 from selfplay.source import content_hash
 from selfplay.templates import ChatTemplate
@@ -89,11 +90,14 @@ def configure(job: Job, path: str, folder: Path | None = None) -> tuple[SampleCo
     if not job.engine.chat:
         template = load_template(job, model, earlier_date(folder) if folder else None)
     date = template.tokenizer.date if template else None
+    place = Path(resolve(model)) if not job.engine.chat else Path(model)
+    commit = template.tokenizer.revision if template else None
     config = SampleConfig(
         source=job.conversations,
         source_hash=content_hash(path),
         model=model,
         revision=job.engine.revision,
+        model_hash=fingerprint(place) if place.is_dir() else commit,
         tokenizer=job.tokenizer,
         template_hash=template.tokenizer.template_hash if template else "",
         template_date=date.isoformat() if date else None,

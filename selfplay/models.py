@@ -25,6 +25,7 @@ from selfplay.errors import SelfplayError, UsageError
 
 RECORD = "model.json"
 """Written last into a model's folder; a folder without it is a leftover."""
+SAMPLE = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +133,25 @@ def _record(place: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return record if isinstance(record, dict) and {"name", "wheel_sha256"} <= record.keys() else {}
+
+
+def fingerprint(folder: Path) -> str:
+    """16 hex digits that change when a model in a folder does.
+
+    Of its JSON files, and of each weight file name, size and three samples of 64 KiB, since reading all of a large
+    model would take minutes.
+    """
+    digest = hashlib.blake2b(digest_size=8)
+    for path in sorted(folder.glob("*.json")):
+        digest.update(path.name.encode() + path.read_bytes())
+    for path in sorted(p for pattern in ("*.safetensors", "*.bin", "*.gguf") for p in folder.glob(pattern)):
+        size = path.stat().st_size
+        digest.update(f"{path.name} {size}".encode())
+        with path.open("rb") as file:
+            for place in (0, size // 2, max(0, size - SAMPLE)):
+                file.seek(place)
+                digest.update(file.read(SAMPLE))
+    return digest.hexdigest()
 
 
 def cache_folder() -> Path:

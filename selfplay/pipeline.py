@@ -5,6 +5,7 @@ Knows the order of the stages and when parts are written; how each stage works i
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -83,6 +84,7 @@ def sample(
     left: dict[int, int] = {}
     finished: dict[int, list[tuple[Planned, tuple[Candidate, ...]]]] = {}
     done = run.sampled()
+    numbers = itertools.count(1 + max(run.parts("sampled"), default=-1))
     model = published_as(config.model)
 
     def requests() -> Iterator[SampleRequest]:
@@ -103,7 +105,7 @@ def sample(
         rows = [item for n in ready for item in finished.pop(n)]
         rows = [(planned, candidates) for planned, candidates in rows if not done(planned[0])]
         if rows:
-            number = 1 + max(run.parts("sampled"), default=-1)
+            number = next(numbers)
             # Contexts first: a part counts as sampled once its candidates are there, and then both must be.
             run.write("sites", number, sites_table(planned for planned, _ in rows))
             table = turns_table(((site, candidates) for (site, _), candidates in rows), model, config.primed)

@@ -18,11 +18,6 @@ ESTIMATE_SITES = 2_000
 NO_RULE = {"follow_up": "no rule fired"}
 """A turn that passes is labelled follow_up, but the table must not read as if it had been judged one."""
 
-NEEDED = (
-    "site_id", "conversation_id", "model", "primed", "label", "genuine", "p_genuine", "selected", "finish_reason",
-    "completion_tokens", "cached_tokens",
-)  # fmt: skip
-
 
 def summarize(run: Run, rules: RuleSet, sampling_seconds: float, judging_seconds: float) -> dict[str, Any]:
     """Counts and shares over all finished parts; JSON types only.
@@ -30,32 +25,45 @@ def summarize(run: Run, rules: RuleSet, sampling_seconds: float, judging_seconds
     Rates are per second of the sessions' own time. `estimated_genuine` holds for all candidates and for the selected
     ones the mean calibrated `p_genuine` with its interval; it is an estimate, and not what the filter passed.
     """
-    parts = [run.path("turns", number) for number in run.parts("turns")]
-    if not parts:
+    numbers = run.parts("turns")
+    if not numbers:
         return {"sites": 0, "candidates": 0}
-    turns = pl.scan_parquet(parts).select(NEEDED).collect()
-    sites = pl.scan_parquet([run.path("sites", n) for n in run.parts("turns")]).select("site_id", "prompt_tokens")
-    prompt_tokens = turns.join(sites.collect(), on="site_id")["prompt_tokens"]
-    labels = turns["label"].value_counts(sort=True)
-    selected = turns.filter("selected")
-    survivors = int(turns["genuine"].sum())
-    tokens = int(turns["completion_tokens"].sum())
-    n_sites = turns["site_id"].n_unique()
+    turns = pl.scan_parquet([run.path("turns", number) for number in numbers])
+    sites = pl.scan_parquet([run.path("sites", number) for number in numbers]).select("site_id", "prompt_tokens")
+    totals = (
+        turns.select(
+            pl.len().alias("candidates"),
+            pl.col("genuine").sum().alias("passed_rules"),
+            pl.col("selected").sum().alias("selected"),
+            pl.col("completion_tokens").sum().alias("completion_tokens"),
+            pl.col("cached_tokens").sum().alias("cached_tokens"),
+            (pl.col("finish_reason") == "length").sum().alias("truncated"),
+        )
+        .collect()
+        .row(0, named=True)
+    )
+    by_site = turns.group_by("site_id").agg(pl.len(), pl.col("genuine").any()).join(sites, on="site_id")
+    n_sites, barren, prompt_tokens = (
+        by_site.select(
+            pl.len().alias("sites"),
+            (~pl.col("genuine")).sum().alias("barren"),
+            (pl.col("len") * pl.col("prompt_tokens")).sum().alias("prompt_tokens"),
+        )
+        .collect()
+        .row(0)
+    )
+    labels = turns.group_by("label").len().sort("len", "label", descending=[True, False]).collect()
     seconds = sampling_seconds + judging_seconds
     return {
         "sites": n_sites,
-        "candidates": len(turns),
-        "passed_rules": survivors,
-        "passed_rules_share": survivors / len(turns),
-        "selected": len(selected),
-        "sites_without_survivor": n_sites - turns.filter("genuine")["site_id"].n_unique(),
+        **totals,
+        "passed_rules_share": totals["passed_rules"] / totals["candidates"],
+        "sites_without_survivor": barren,
         "estimated_genuine": estimated_genuine(run, rules, n_sites),
         "labels": dict(labels.iter_rows()),
-        "completion_tokens": tokens,
-        "truncated": int((turns["finish_reason"] == "length").sum()),
-        "cached_share": int(turns["cached_tokens"].sum()) / max(1, int(prompt_tokens.sum())),
-        "tokens_per_second": tokens / sampling_seconds if sampling_seconds else None,
-        "surviving_turns_per_second": survivors / seconds if seconds else None,
+        "cached_share": totals["cached_tokens"] / max(1, prompt_tokens),
+        "tokens_per_second": totals["completion_tokens"] / sampling_seconds if sampling_seconds else None,
+        "surviving_turns_per_second": totals["passed_rules"] / seconds if seconds else None,
     }
 
 

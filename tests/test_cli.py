@@ -16,6 +16,8 @@ from typing import NamedTuple
 import pytest
 
 from selfplay.cli import VERBS, main
+from selfplay.engines.opening import as_keywords
+from selfplay.errors import UsageError
 
 ROOT = Path(__file__).parent.parent
 CODE = "from selfplay.cli import main; main()"
@@ -155,3 +157,10 @@ def test_output_piped_into_head_ends_quietly() -> None:
     writer.stdout.close()
     assert b"Traceback" not in writer.stderr.read()
     writer.wait()
+
+
+def test_server_arguments_become_keywords_of_the_engine_in_process() -> None:
+    given = ["--tp-size=2", "--dtype=float32", "--sleep-on-idle", "--mem-fraction-static=0.8"]
+    assert as_keywords(given) == {"tp_size": 2, "dtype": "float32", "sleep_on_idle": True, "mem_fraction_static": 0.8}
+    with pytest.raises(UsageError, match="tp-size 2"):
+        as_keywords(["tp-size 2"])

@@ -229,3 +229,17 @@ def test_identity_is_one_name_and_the_wheel_whatever_the_model_is_called(
     assert models.identity(str(got)) == ("smollm2-135m", "0123456789abcdef")
     (tmp_path / "smollm2-135m").mkdir()  # a folder wins over the embedded model, and is not it
     assert models.identity("smollm2-135m") == ("smollm2-135m", None)
+
+
+def test_the_fingerprint_follows_weights_and_settings(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(bytes(1 << 20))
+    seen = {models.fingerprint(tmp_path)}
+    weights.write_bytes(bytes((1 << 20) - 1) + b"x")
+    seen.add(models.fingerprint(tmp_path))
+    (tmp_path / "config.json").write_text('{"a": 1}')
+    seen.add(models.fingerprint(tmp_path))
+    assert len(seen) == 3
+    (tmp_path / "README.md").write_text("notes do not count")
+    assert models.fingerprint(tmp_path) in seen

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from selfplay.engines.base import Engine
@@ -88,8 +91,26 @@ def open_engine(options: EngineOptions, model: str, log: Path) -> Engine:
             resolve(model), python=options.python, log_path=log, extra_args=options.server_args, **limits
         )
     if options.in_process:
-        return SglangEngine.in_process(resolve(model), **limits)
+        return SglangEngine.in_process(resolve(model), **limits, **as_keywords(options.server_args))
     return SglangEngine(list(options.base_urls), **limits)
+
+
+def as_keywords(arguments: Sequence[str]) -> dict[str, Any]:
+    """`--tp-size=2` as `{"tp_size": 2}`: what the server takes as flags, `sglang.Engine` takes as keywords.
+
+    Raises:
+        UsageError: An argument that is not `--name` or `--name=value`.
+    """
+    keywords: dict[str, Any] = {}
+    for argument in arguments:
+        name, given, value = argument.removeprefix("--").partition("=")
+        if not argument.startswith("--") or not name:
+            raise UsageError(f"--server-arg {argument!r}: with --in-process write --server-arg=--name=value")
+        try:
+            keywords[name.replace("-", "_")] = json.loads(value) if given else True
+        except ValueError:
+            keywords[name.replace("-", "_")] = value
+    return keywords
 
 
 def served_model(options: EngineOptions) -> str:
