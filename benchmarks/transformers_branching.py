@@ -66,7 +66,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     from selfplay.engines.base import SampleRequest
     from selfplay.engines.transformers import TransformersEngine
     from selfplay.models import resolve
-    from selfplay.tokenizer import load_tokenizer
+    from selfplay.prompting.tokenizer import load_tokenizer
 
     transformers.utils.logging.disable_progress_bar()
     place = resolve(options.model)

@@ -20,7 +20,7 @@ def rank(table: pl.DataFrame, weights: Weights | None = None, by: str = "site_id
 
     Args:
         table: One row per candidate: `by`, `turn`, `answer`, `history` or `query`; optional signals (contract of
-            `selfplay.measure`), `genuine`, `p_genuine`, `finish_reason`, `temperature`, `sample`.
+            `selfplay.signals.measure`), `genuine`, `p_genuine`, `finish_reason`, `temperature`, `sample`.
         weights: The shipped ones if None.
 
     Raises:

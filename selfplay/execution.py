@@ -18,20 +18,20 @@ from selfplay.config import SampleConfig, SelectConfig
 from selfplay.engines.base import Engine
 from selfplay.engines.opening import check, open_engine
 from selfplay.errors import EngineError, UsageError
+from selfplay.inputs.quarantine import Quarantine, parse_max_bad
+from selfplay.inputs.source import readable
 from selfplay.interrupt import Interrupt
 from selfplay.job import Job, configure, read_sites
 from selfplay.learned import load_rules
-from selfplay.likelihood import DEFAULT_SCORER
 from selfplay.models import published_as
 from selfplay.pipeline import Judge
 from selfplay.plan import plan
-from selfplay.quarantine import Quarantine, parse_max_bad
+from selfplay.prompting.templates import ChatTemplate
 from selfplay.runs import Run
-from selfplay.source import readable
+from selfplay.signals.likelihood import DEFAULT_SCORER
+from selfplay.signals.tiers import Scorer
 from selfplay.tables import sites_table, turns_table
-from selfplay.templates import ChatTemplate
 from selfplay.terminal import printable
-from selfplay.tiers import Scorer
 
 PACKAGES = ("selfplay-turns", "polars", "rapidfuzz", "tokenizers", "torch", "transformers", "sentence-transformers")
 

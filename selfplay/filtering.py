@@ -13,11 +13,11 @@ from filters import estimate_genuine, label
 from filters.features import Features, compute
 from filters.labels import Label
 from filters.rules import RuleSet
+from selfplay.inputs.quarantine import Quarantine
+from selfplay.inputs.turnrows import iter_turn_rows, left_out, take_from_rows, write_turn_rows
 from selfplay.learned import load_rules
-from selfplay.measure import SIGNALS
-from selfplay.quarantine import Quarantine
-from selfplay.tiers import CHOICES, Measurer
-from selfplay.turnrows import iter_turn_rows, left_out, take_from_rows, write_turn_rows
+from selfplay.signals.measure import SIGNALS
+from selfplay.signals.tiers import CHOICES, Measurer
 
 ADDED = ("label", "genuine", "p_genuine", "rule", "evidence")
 CARRIED = pl.Schema(

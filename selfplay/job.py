@@ -12,15 +12,15 @@ from typing import Any, Literal
 
 from selfplay import judging
 from selfplay.config import SampleConfig
-from selfplay.conversations import read_conversations, sites
 from selfplay.core import Sampling, Site
 from selfplay.engines.opening import EngineOptions, served_model
 from selfplay.errors import UsageError
+from selfplay.inputs.conversations import read_conversations, sites
+from selfplay.inputs.quarantine import Quarantine
+from selfplay.inputs.source import content_hash
 from selfplay.models import fingerprint, resolve
-from selfplay.quarantine import Quarantine
-from selfplay.source import content_hash
-from selfplay.templates import ChatTemplate
-from selfplay.tokenizer import load_tokenizer
+from selfplay.prompting.templates import ChatTemplate
+from selfplay.prompting.tokenizer import load_tokenizer
 
 DEFAULT_MODEL = "smollm2-135m"
 

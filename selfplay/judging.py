@@ -17,8 +17,8 @@ from selfplay.config import SelectConfig
 from selfplay.learned import Learned, load_rules, load_weights
 from selfplay.pipeline import Judge
 from selfplay.selection import select
+from selfplay.signals.tiers import Measurer, Scorer, settle
 from selfplay.tables import CONTEXT, with_context
-from selfplay.tiers import Measurer, Scorer, settle
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,13 +19,13 @@ from selfplay.core import Candidate, Site
 from selfplay.dataset import write_lines
 from selfplay.engines.base import Engine, SampleRequest
 from selfplay.errors import EngineError, TooManyBadRows
+from selfplay.inputs.quarantine import Quarantine
 from selfplay.interrupt import Interrupt
 from selfplay.models import published_as
 from selfplay.plan import Planned, plan
-from selfplay.quarantine import Quarantine
+from selfplay.prompting.templates import ChatTemplate
 from selfplay.runs import Run
 from selfplay.tables import sites_table, turns_table
-from selfplay.templates import ChatTemplate
 
 FLUSH_SITES = 256
 FLUSH_SECONDS = 10.0

@@ -8,8 +8,8 @@ from selfplay.config import SampleConfig, draws
 from selfplay.core import Prompt, Site
 from selfplay.engines.base import SampleRequest
 from selfplay.errors import SelfplayError, TooManyBadRows
-from selfplay.quarantine import Quarantine
-from selfplay.templates import ChatTemplate
+from selfplay.inputs.quarantine import Quarantine
+from selfplay.prompting.templates import ChatTemplate
 
 Planned = tuple[Site, SampleRequest]
 

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 import polars as pl
 
 import rerank
+from selfplay.inputs.quarantine import Quarantine
+from selfplay.inputs.turnrows import left_out, read_turn_rows, take_from_rows, write_turn_rows
 from selfplay.learned import load_weights
-from selfplay.measure import SIGNALS
-from selfplay.quarantine import Quarantine
-from selfplay.tiers import CHOICES, Measurer
-from selfplay.turnrows import left_out, read_turn_rows, take_from_rows, write_turn_rows
+from selfplay.signals.measure import SIGNALS
+from selfplay.signals.tiers import CHOICES, Measurer
 
 ADDED = ("groundedness", "rank", "part_text", "part_embedding", "part_likelihood", "copy", "cut", "ranked_with")
 CARRIED = pl.Schema(

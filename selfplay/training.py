@@ -8,7 +8,7 @@ from pathlib import Path
 import polars as pl
 
 from selfplay.errors import UsageError
-from selfplay.measure import SIGNALS, default_scorer, measure, signal_versions
+from selfplay.signals.measure import SIGNALS, default_scorer, measure, signal_versions
 from selfplay.tables import context_columns
 
 CONTEXTS, TURNS = "contexts.jsonl", "judged_turns.jsonl"
@@ -50,7 +50,7 @@ def read_judged(folder: Path) -> pl.DataFrame:
 
 def measured(table: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, object]]:
     """The table with all signals, and what measured them."""
-    from selfplay.embedding import load_embedder
+    from selfplay.signals.embedding import load_embedder
 
     scorer, template = default_scorer()
     try:

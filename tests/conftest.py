@@ -6,8 +6,8 @@ import os
 
 import pytest
 
-from selfplay.templates import ChatTemplate
-from selfplay.tokenizer import load_tokenizer
+from selfplay.prompting.templates import ChatTemplate
+from selfplay.prompting.tokenizer import load_tokenizer
 
 
 @pytest.fixture(scope="session")

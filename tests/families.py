@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from selfplay.core import Message
-from selfplay.tokenizer import Tokenizer
+from selfplay.prompting.tokenizer import Tokenizer
 from tests.toy_tokenizer import toy_tokenizer
 
 TEMPLATES = Path(__file__).parent / "templates"

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selfplay.array import array_rows
-from selfplay.formats import Source, open_source
+from selfplay.inputs.array import array_rows
+from selfplay.inputs.formats import Source, open_source
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(alphabet='ab"\\\\[]{},\n空'),
@@ -28,7 +28,7 @@ def rows(data: bytes) -> list[tuple[int, Any, str]]:
 def test_elements_come_as_they_are_wherever_the_chunks_end(values: list[Any], indent: int | None, chunk: int) -> None:
     for ensure_ascii in (True, False):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("selfplay.array.CHUNK", chunk)
+            patch.setattr("selfplay.inputs.array.CHUNK", chunk)
             found = rows(json.dumps(values, indent=indent, ensure_ascii=ensure_ascii).encode())
         assert found == [(number, value, "") for number, value in enumerate(values, 1)]
 
@@ -65,7 +65,7 @@ def test_a_bad_element_costs_only_itself(bad: bytes, kind: str) -> None:
     ],
 )
 def test_what_comes_before_a_break_is_read(data: bytes, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("selfplay.array.CHUNK", 4)
+    monkeypatch.setattr("selfplay.inputs.array.CHUNK", 4)
     assert rows(data) == [(1, {"x": 1}, ""), (2, None, kind)]
 
 

@@ -16,10 +16,10 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from selfplay.conversations import read_conversations
 from selfplay.core import Conversation
 from selfplay.errors import UsageError
-from selfplay.quarantine import Quarantine
+from selfplay.inputs.conversations import read_conversations
+from selfplay.inputs.quarantine import Quarantine
 
 USER = {"role": "user", "content": "Why is the sky blue?"}
 ASSISTANT = {"role": "assistant", "content": "Air scatters short waves more."}
@@ -145,7 +145,7 @@ def test_a_bad_first_row_decides_no_shape(tmp_path: Path) -> None:
 
 
 def test_a_giant_line_is_put_aside_without_being_parsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("selfplay.rows.MAX_LINE", 1 << 12)
+    monkeypatch.setattr("selfplay.inputs.rows.MAX_LINE", 1 << 12)
     path = tmp_path / "in.jsonl"
     path.write_bytes(lines(FIRST, FIRST.replace(b"sky", b"s" * 9_000), LAST))
     conversations, quarantined, _ = read(path, tmp_path)

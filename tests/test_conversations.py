@@ -18,10 +18,10 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selfplay.conversations import HashSet, UniqueIds, content_id, read_conversations, sites
 from selfplay.core import Conversation, Origin
 from selfplay.errors import UsageError
-from selfplay.quarantine import Quarantine
+from selfplay.inputs.conversations import HashSet, UniqueIds, content_id, read_conversations, sites
+from selfplay.inputs.quarantine import Quarantine
 
 SYSTEM = {"role": "system", "content": "Be brief."}
 USER = {"role": "user", "content": "Why is the sky blue?"}
@@ -308,7 +308,7 @@ def test_values_of_parquet_come_in_json_types(tmp_path: Path) -> None:
 
 
 def test_large_parquet_is_read_in_slices_and_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("selfplay.rows.SLICE_BYTES", 50_000)
+    monkeypatch.setattr("selfplay.inputs.rows.SLICE_BYTES", 50_000)
     frame = pl.DataFrame([{"id": i, "messages": [USER, ASSISTANT]} for i in range(3_000)])
     frame.write_parquet(tmp_path / "a.parquet", row_group_size=700)
     conversations = read(tmp_path / "a.parquet")
@@ -318,8 +318,8 @@ def test_large_parquet_is_read_in_slices_and_in_order(tmp_path: Path, monkeypatc
 
 STREAM = """
 import resource, sys
-from selfplay.conversations import read_conversations, sites
-from selfplay.quarantine import Quarantine
+from selfplay.inputs.conversations import read_conversations, sites
+from selfplay.inputs.quarantine import Quarantine
 
 def peak():
     # VmHWM and not ru_maxrss: the latter begins with what the parent held when it forked.

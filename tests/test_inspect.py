@@ -15,8 +15,8 @@ from rich.console import Console
 
 from selfplay.commands.inspect import command, show
 from selfplay.errors import TooManyBadRows, UsageError
-from selfplay.inspection import inspect_conversations
-from selfplay.quarantine import Quarantine
+from selfplay.inputs.inspection import inspect_conversations
+from selfplay.inputs.quarantine import Quarantine
 from selfplay.terminal import printable
 
 USER = {"role": "user", "content": "Почему?"}

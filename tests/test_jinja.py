@@ -6,7 +6,7 @@ from datetime import datetime
 
 import pytest
 
-from selfplay.jinja import TemplateError, TemplateRenderer
+from selfplay.prompting.jinja import TemplateError, TemplateRenderer
 from tests.families import user
 
 HOSTILE = {

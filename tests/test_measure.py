@@ -7,13 +7,13 @@ import numpy as np
 import polars as pl
 import pytest
 
-from selfplay import measure as measuring
 from selfplay.core import Prompt
 from selfplay.engines.base import ScoreRequest
 from selfplay.errors import SelfplayError
-from selfplay.jinja import TemplateError
-from selfplay.likelihood import MAX_TOKENS, arithmetic, site_prefixes
-from selfplay.measure import EMBEDDING_SIGNALS, LIKELIHOOD_SIGNALS, measure, mismatches, missing_tiers
+from selfplay.prompting.jinja import TemplateError
+from selfplay.signals import measure as measuring
+from selfplay.signals.likelihood import MAX_TOKENS, arithmetic, site_prefixes
+from selfplay.signals.measure import EMBEDDING_SIGNALS, LIKELIHOOD_SIGNALS, measure, mismatches, missing_tiers
 
 USER, ASSISTANT = 1, 2
 

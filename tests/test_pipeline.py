@@ -13,10 +13,10 @@ import pytest
 from selfplay.config import SampleConfig, draws
 from selfplay.core import Conversation, Origin, Site
 from selfplay.errors import EngineError, TooManyBadRows, UsageError
+from selfplay.inputs.quarantine import Quarantine
 from selfplay.interrupt import Interrupt
 from selfplay.pipeline import Session, judge_parts, sample
 from selfplay.progress import Silent
-from selfplay.quarantine import Quarantine
 from selfplay.runs import Run
 from tests.scripted import ScriptedEngine
 

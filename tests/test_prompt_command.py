@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from selfplay.commands.prompt import command, visible
 from selfplay.errors import UsageError
-from selfplay.templates import ChatTemplate
-from selfplay.tokenizer import load_tokenizer
+from selfplay.prompting.templates import ChatTemplate
+from selfplay.prompting.tokenizer import load_tokenizer
 from tests.families import FAMILIES, assistant, user
 
 ROWS = [

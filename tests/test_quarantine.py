@@ -9,7 +9,7 @@ import pytest
 
 from selfplay.core import Origin
 from selfplay.errors import SelfplayError, TooManyBadRows, UsageError
-from selfplay.quarantine import Quarantine, parse_max_bad
+from selfplay.inputs.quarantine import Quarantine, parse_max_bad
 
 
 def test_an_entry_tells_file_line_reason_and_row_in_plain_ascii(tmp_path: Path) -> None:

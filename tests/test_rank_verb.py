@@ -6,9 +6,9 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from selfplay import tiers
 from selfplay.cli import cli
 from selfplay.errors import SelfplayError, TooManyBadRows, UsageError
+from selfplay.signals import tiers
 
 MESSAGES = [
     {"role": "user", "content": "Can I put solar panels on my old garage?"},

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selfplay.sentences import sentences
+from selfplay.signals.sentences import sentences
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from selfplay.core import Message
 from selfplay.errors import SelfplayError
-from selfplay.jinja import TemplateError
-from selfplay.templates import ChatTemplate
+from selfplay.prompting.jinja import TemplateError
+from selfplay.prompting.templates import ChatTemplate
 from tests.families import DIALOGUES, FAMILIES, TEMPLATES, Family, assistant, user
 from tests.toy_tokenizer import toy_tokenizer
 

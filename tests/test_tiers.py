@@ -12,10 +12,11 @@ import pytest
 from click.testing import CliRunner
 
 import filters
-from selfplay import judging, measure, tiers
+from selfplay import judging
 from selfplay.cli import cli
 from selfplay.errors import EngineError, SelfplayError
-from selfplay.tiers import CHOICES, Measurer, settle
+from selfplay.signals import measure, tiers
+from selfplay.signals.tiers import CHOICES, Measurer, settle
 
 OWN = {
     "embedder": {"model": "all-minilm-l6-v2", "revision": "here"},

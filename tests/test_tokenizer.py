@@ -13,8 +13,8 @@ from tokenizers import AddedToken, decoders, models, pre_tokenizers
 from tokenizers import Tokenizer as FastTokenizer
 
 from selfplay.errors import SelfplayError, UsageError
-from selfplay.templates import ChatTemplate
-from selfplay.tokenizer import load_tokenizer
+from selfplay.prompting.templates import ChatTemplate
+from selfplay.prompting.tokenizer import load_tokenizer
 from tests.families import user
 from tests.toy_tokenizer import NOW, toy_tokenizer
 

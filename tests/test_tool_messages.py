@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from selfplay.core import Message
-from selfplay.jinja import TemplateError
-from selfplay.templates import ChatTemplate
+from selfplay.prompting.jinja import TemplateError
+from selfplay.prompting.templates import ChatTemplate
 from tests.families import FAMILIES, HARMONY, LLAMA, QWEN, assistant, user
 from tests.toy_tokenizer import toy_tokenizer
 

@@ -13,8 +13,8 @@ from click.testing import CliRunner
 from selfplay.cli import cli
 from selfplay.commands.filter import command
 from selfplay.errors import TooManyBadRows, UsageError
-from selfplay.quarantine import Quarantine
-from selfplay.turnrows import read_turn_rows, take_from_rows, write_turn_rows
+from selfplay.inputs.quarantine import Quarantine
+from selfplay.inputs.turnrows import read_turn_rows, take_from_rows, write_turn_rows
 
 MESSAGES = [
     {"role": "system", "content": "Be brief."},

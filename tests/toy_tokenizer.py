@@ -9,7 +9,7 @@ from pathlib import Path
 from tokenizers import AddedToken, decoders, models, pre_tokenizers
 from tokenizers import Tokenizer as FastTokenizer
 
-from selfplay.tokenizer import Tokenizer, load_tokenizer
+from selfplay.prompting.tokenizer import Tokenizer, load_tokenizer
 
 NOW = datetime(2026, 3, 1)
 

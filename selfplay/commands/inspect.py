@@ -23,8 +23,8 @@ def command(path: str, as_json: bool, quarantine_path: str | None, max_bad: str 
     FILE is JSONL (also .gz, .zst), Parquet, a Hugging Face dataset folder, or - for stdin. Nothing is written
     unless --quarantine asks for it.
     """
-    from selfplay.inspection import inspect_conversations
-    from selfplay.quarantine import Quarantine
+    from selfplay.inputs.inspection import inspect_conversations
+    from selfplay.inputs.quarantine import Quarantine
 
     with Quarantine(quarantine_path, max_bad, source=path) as quarantine:
         found = inspect_conversations(path, quarantine)

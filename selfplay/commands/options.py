@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from selfplay.quarantine import Quarantine
+    from selfplay.inputs.quarantine import Quarantine
 
 Command = Callable[..., Any]
 
@@ -122,7 +122,7 @@ def quarantine_beside(out: str, given: str | None, max_bad: str | None, source: 
     import contextlib
     import os
 
-    from selfplay.quarantine import Quarantine
+    from selfplay.inputs.quarantine import Quarantine
 
     path = given or (None if out == "-" else f"{out}.quarantine.jsonl")
     if path and not given:

@@ -10,7 +10,7 @@ from selfplay.errors import UsageError
 
 if TYPE_CHECKING:
     from selfplay.core import Prompt, Site
-    from selfplay.tokenizer import Tokenizer
+    from selfplay.prompting.tokenizer import Tokenizer
 
 EPILOG = "Example: selfplay prompt conversations.jsonl --model Qwen/Qwen3-0.6B --site mtbench-81#1"
 
@@ -55,8 +55,8 @@ def command(
         raise UsageError("--site and --index: give one of them")
     if raw and as_json:
         raise UsageError("--raw and --json: give one of them")
-    from selfplay.templates import ChatTemplate
-    from selfplay.tokenizer import load_tokenizer
+    from selfplay.prompting.templates import ChatTemplate
+    from selfplay.prompting.tokenizer import load_tokenizer
 
     site = _find(path, site_id, index or 0, turns or ("all" if site_id else "last"))
     template = ChatTemplate(load_tokenizer(model, revision))
@@ -122,8 +122,8 @@ def _find(path: str, site_id: str | None, index: int, turns: str) -> Site:
     """
     from itertools import islice
 
-    from selfplay.conversations import read_conversations, sites
-    from selfplay.quarantine import Quarantine
+    from selfplay.inputs.conversations import read_conversations, sites
+    from selfplay.inputs.quarantine import Quarantine
     from selfplay.terminal import printable
 
     with Quarantine() as quarantine:

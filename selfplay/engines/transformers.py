@@ -62,7 +62,7 @@ class TransformersEngine:
             raise EngineError(NEEDS) from None
         from selfplay.engines.forward import choose_path
         from selfplay.models import resolve
-        from selfplay.tokenizer import load_tokenizer
+        from selfplay.prompting.tokenizer import load_tokenizer
 
         if threads is not None:
             torch.set_num_threads(threads)

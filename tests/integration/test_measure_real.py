@@ -14,8 +14,8 @@ pytest.importorskip("sentence_transformers")
 torch.set_num_threads(1)
 
 import filters  # noqa: E402
-from selfplay.embedding import load_embedder  # noqa: E402
-from selfplay.measure import default_scorer, measure, mismatches, signal_versions  # noqa: E402
+from selfplay.signals.embedding import load_embedder  # noqa: E402
+from selfplay.signals.measure import default_scorer, measure, mismatches, signal_versions  # noqa: E402
 
 pytestmark = pytest.mark.integration
 

@@ -7,41 +7,21 @@ exception, so that the rows around it are still read.
 from __future__ import annotations
 
 import base64
-import json
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from selfplay.errors import UsageError
-from selfplay.formats import BOM, DAMAGE, Source, open_source
-from selfplay.quarantine import ROW_CHARS, BadRow
+from selfplay.inputs.array import array_rows
+from selfplay.inputs.formats import BOM, DAMAGE, Source, open_source
+from selfplay.inputs.quarantine import ROW_CHARS, BadRow
+from selfplay.inputs.strict_json import MAX_DEPTH, MAX_LINE, Row, parse_line
 
-MAX_LINE = 64 << 20
-MAX_DEPTH = 100
 SLICE_BYTES = 32 << 20
 """Parquet is read in slices of about this size in memory."""
 SMALL_SLICE = 256
 """Rows of the first slice, and of those around damage."""
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One row as read: a JSON value, or the reason why there is none.
-
-    Attributes:
-        line: 1-based line or row number in its file.
-        problem: `kind: detail`, or None.
-        raw: The row's text, as far as it is worth keeping.
-        rows: How many rows an unreadable part stands for.
-    """
-
-    line: int
-    value: Any = None
-    problem: str | None = None
-    raw: str = ""
-    rows: int = 1
 
 
 def read_rows(source: Source) -> tuple[str, Iterator[Row]]:
@@ -57,90 +37,11 @@ def read_rows(source: Source) -> tuple[str, Iterator[Row]]:
     if kind == "jsonl":
         return kind, _json_rows(stream)
     if kind == "json array":
-        from selfplay.array import array_rows
-
         return kind, array_rows(stream)
     stream.close()
     if source.path is None:
         raise UsageError(f"stdin: {kind.capitalize()} cannot be read from a pipe; give the file's path")
     return kind, (_parquet_rows if kind == "parquet" else _arrow_rows)(source.name, source.path)
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value = dict(pairs)
-    if len(value) != len(pairs):
-        seen: set[str] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise BadRow(f"duplicate key: {twice[:80]!r} stands twice in one object")
-    return value
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise BadRow(f"not a finite number: {text[:40]}")
-    return value
-
-
-def _constant(text: str) -> float:
-    raise BadRow(f"not a finite number: {text}")
-
-
-_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_float=_finite, parse_constant=_constant)
-
-
-def parse_line(line: bytes) -> Any:
-    """Parses one JSON line strictly: UTF-8, no NaN, no key twice, no lone surrogate, at most 100 levels deep.
-
-    Raises:
-        BadRow: With the reason.
-    """
-    try:
-        text = line.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise BadRow(f"not UTF-8: byte {line[error.start]:#04x} at byte {error.start + 1} of the line") from None
-    try:
-        return parse_text(text)
-    except json.JSONDecodeError as error:
-        raise BadRow(f"broken JSON: {error.msg} at column {error.colno}") from None
-
-
-def parse_text(text: str) -> Any:
-    """As `parse_line`, from text that is UTF-8 for sure.
-
-    Raises:
-        BadRow: It is JSON, but none that we take.
-        json.JSONDecodeError: It is no JSON.
-    """
-    try:
-        value = _DECODER.decode(text)
-    except json.JSONDecodeError:
-        raise
-    except RecursionError:
-        raise BadRow(f"nested too deeply: more than {MAX_DEPTH} levels") from None
-    except ValueError:  # an integer of more digits than Python converts
-        raise BadRow("not a finite number: an integer of thousands of digits") from None
-    if text.count("[") + text.count("{") > MAX_DEPTH and _depth(value) > MAX_DEPTH:
-        raise BadRow(f"nested too deeply: more than {MAX_DEPTH} levels")
-    if "\\ud" in text or "\\uD" in text:
-        try:
-            json.dumps(value, ensure_ascii=False).encode("utf-8")
-        except UnicodeEncodeError:
-            raise BadRow("lone surrogate: half of a UTF-16 pair, which is no text") from None
-    return value
-
-
-def _depth(value: Any) -> int:
-    """Levels of nested lists and objects; stops counting just above MAX_DEPTH."""
-    depth = 0
-    level = [value]
-    while depth <= MAX_DEPTH:
-        level = [item for item in level if isinstance(item, (dict, list))]
-        if not level:
-            break
-        depth += 1
-        level = [child for item in level for child in (item.values() if isinstance(item, dict) else item)]
-    return depth
 
 
 def _json_rows(stream: IO[bytes]) -> Iterator[Row]:

@@ -8,9 +8,9 @@ import re
 from collections.abc import Iterator
 from typing import IO
 
-from selfplay.formats import DAMAGE
-from selfplay.quarantine import ROW_CHARS, BadRow
-from selfplay.rows import MAX_LINE, Row, parse_text
+from selfplay.inputs.formats import DAMAGE
+from selfplay.inputs.quarantine import ROW_CHARS, BadRow
+from selfplay.inputs.strict_json import MAX_LINE, Row, parse_text
 
 CHUNK = 1 << 20
 _SKIP = re.compile(r"[ \t\r\n]*")

@@ -1,7 +1,7 @@
 """Prompts that end in a role header, cut out of what the model's own chat template renders.
 
 A user message holding a sentinel is rendered after the conversation; what stands before the sentinel is the prompt,
-nothing more. Headers and stops are read off in `selfplay.headers`.
+nothing more. Headers and stops are read off in `selfplay.prompting.headers`.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from selfplay.core import Message, Prompt
-from selfplay.headers import TURN, plain, read_headers
-from selfplay.jinja import TemplateError
-from selfplay.tokenizer import Tokenizer
-from selfplay.variants import lost, variants
+from selfplay.prompting.headers import TURN, plain, read_headers
+from selfplay.prompting.jinja import TemplateError
+from selfplay.prompting.tokenizer import Tokenizer
+from selfplay.prompting.variants import lost, variants
 
 SYSTEM_ROLES = ("system", "developer")
 NEUTRAL_ANSWER = "OK."

@@ -1,8 +1,8 @@
 """Rows of candidate turns in and out: what `filter` and `rank` take from files of any making.
 
-A row is a conversation in any shape of `selfplay.shapes` that ends with the assistant's, plus `turn`; or the columns
-`query`, `answer` and `history` instead of the conversation. The original row travels along as JSON text, so that
-unknown columns and the raw turn survive untouched; the columns beside it are what filters and rerank read.
+A row is a conversation in any shape of `shapes` that ends with the assistant's, plus `turn`; or the columns `query`,
+`answer` and `history` instead of the conversation. The original row travels along as JSON text, so that unknown
+columns and the raw turn survive untouched; the columns beside it are what filters and rerank read.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ from typing import IO, Any
 import polars as pl
 
 from selfplay.atomic import replacing
-from selfplay.conversations import content_id
 from selfplay.core import Message
 from selfplay.errors import UsageError
-from selfplay.quarantine import BadRow, Quarantine
-from selfplay.reading import good_rows
-from selfplay.rows import json_value, parse_text
-from selfplay.shapes import an_object, detect_shape, given_id, kind_of, take_apart
+from selfplay.inputs.conversations import content_id
+from selfplay.inputs.quarantine import BadRow, Quarantine
+from selfplay.inputs.reading import good_rows
+from selfplay.inputs.rows import json_value
+from selfplay.inputs.shapes import an_object, detect_shape, given_id, kind_of, take_apart
+from selfplay.inputs.strict_json import parse_text
 from selfplay.tables import context_columns
 
 _TEXT_COLUMNS = ("row", "id", "site_id", "query", "answer", "turn", "finish_reason", "messages")
@@ -39,10 +40,10 @@ def read_turn_rows(path: str, quarantine: Quarantine) -> pl.DataFrame:
     """Reads every good row of `path` into one table (see `SCHEMA`); bad ones go to `quarantine` with the reason.
 
     Args:
-        path: As `selfplay.conversations.read_conversations` takes it: file, dataset folder, or `-` for stdin.
+        path: As `selfplay.inputs.conversations.read_conversations` takes it: file, dataset folder, or `-` for stdin.
 
     Raises:
-        UsageError, TooManyBadRows: As `selfplay.reading.good_rows`.
+        UsageError, TooManyBadRows: As `selfplay.inputs.reading.good_rows`.
     """
     return pl.concat([SCHEMA.to_frame(), *iter_turn_rows(path, quarantine)])
 

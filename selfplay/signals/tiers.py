@@ -11,11 +11,12 @@ from typing import Any
 
 import polars as pl
 
-from selfplay.embedding import load_embedder
 from selfplay.engines.base import Engine
 from selfplay.errors import SelfplayError
 from selfplay.learned import Learned
-from selfplay.measure import (
+from selfplay.prompting.templates import ChatTemplate
+from selfplay.signals.embedding import load_embedder
+from selfplay.signals.measure import (
     SIGNALS,
     available_tiers,
     default_scorer,
@@ -24,7 +25,6 @@ from selfplay.measure import (
     mismatches,
     missing_tiers,
 )
-from selfplay.templates import ChatTemplate
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "auto": ("embedding", "likelihood"),

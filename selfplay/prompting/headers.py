@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from itertools import takewhile
 
 from selfplay.core import Message
-from selfplay.jinja import TemplateError
-from selfplay.tokenizer import Tokenizer
-from selfplay.variants import variants
+from selfplay.prompting.jinja import TemplateError
+from selfplay.prompting.tokenizer import Tokenizer
+from selfplay.prompting.variants import variants
 
 FIRST, ANSWER, TURN = "qZ7selfplayFirstXq", "qZ7selfplayAnswerXq", "qZ7selfplayTurnXq"
 

@@ -23,7 +23,7 @@ from selfplay.engines.base import Engine, ScoreRequest
 from selfplay.errors import SelfplayError
 
 if TYPE_CHECKING:
-    from selfplay.templates import ChatTemplate
+    from selfplay.prompting.templates import ChatTemplate
 
 SIGNALS = (
     "answer_pmi",

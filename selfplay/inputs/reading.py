@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 
 from selfplay.core import Origin
 from selfplay.errors import UsageError
-from selfplay.formats import Source, find_sources, open_source
-from selfplay.quarantine import BadRow, Quarantine
-from selfplay.rows import read_rows
+from selfplay.inputs.formats import Source, find_sources, open_source
+from selfplay.inputs.quarantine import BadRow, Quarantine
+from selfplay.inputs.rows import read_rows
 
 T = TypeVar("T")
 Take = Callable[[Any, str | None], tuple[str | None, T]]

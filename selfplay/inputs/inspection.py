@@ -7,10 +7,10 @@ from collections import Counter
 from functools import lru_cache
 from typing import Any
 
-from selfplay.conversations import HashSet, content_id, hash64, read_conversations
 from selfplay.core import Conversation
-from selfplay.quarantine import Quarantine
-from selfplay.shapes import site_ends
+from selfplay.inputs.conversations import HashSet, content_id, hash64, read_conversations
+from selfplay.inputs.quarantine import Quarantine
+from selfplay.inputs.shapes import site_ends
 
 SCRIPT_CHARS = 200
 MAX_COLUMNS = 1_000

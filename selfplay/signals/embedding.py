@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from selfplay.errors import SelfplayError
-from selfplay.sentences import sentences
+from selfplay.signals.sentences import sentences
 from selfplay.terminal import one_line
 
 SIGNALS = ("cos_query", "cos_answer", "cos_answer_best", "cos_margin")

@@ -15,11 +15,11 @@ from typing import Any
 
 import polars as pl
 
-from selfplay import embedding, likelihood
 from selfplay.core import Message
-from selfplay.embedding import Embedder
 from selfplay.engines.base import Engine
 from selfplay.errors import SelfplayError
+from selfplay.signals import embedding, likelihood
+from selfplay.signals.embedding import Embedder
 
 EMBEDDING_SIGNALS = embedding.SIGNALS
 LIKELIHOOD_SIGNALS = likelihood.SIGNALS
@@ -150,8 +150,8 @@ def default_scorer() -> tuple[Engine, Any]:
 
 def default_template() -> Any:
     """The chat template of SmolLM2-135M."""
-    from selfplay.templates import ChatTemplate
-    from selfplay.tokenizer import load_tokenizer
+    from selfplay.prompting.templates import ChatTemplate
+    from selfplay.prompting.tokenizer import load_tokenizer
 
     return ChatTemplate(load_tokenizer(likelihood.DEFAULT_SCORER))
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from selfplay.core import Message
-from selfplay.quarantine import BadRow
+from selfplay.inputs.quarantine import BadRow
 
 SHAPES: dict[str, tuple[str, ...]] = {
     "messages": ("messages",),

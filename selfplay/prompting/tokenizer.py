@@ -1,7 +1,7 @@
 """A model's tokenizer and chat template, without transformers.
 
-Knows tokens and the special-token strings. Files are read in `selfplay.model_files`, rendering is `selfplay.jinja`,
-cutting prompts is `selfplay.templates`.
+Knows tokens and the special-token strings. Files are read in `model_files`, rendering is `jinja`, cutting prompts is
+`templates`.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from selfplay import model_files
 from selfplay.core import Message
 from selfplay.errors import SelfplayError, UsageError
-from selfplay.jinja import TemplateRenderer
+from selfplay.prompting import model_files
+from selfplay.prompting.jinja import TemplateRenderer
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as FastTokenizer

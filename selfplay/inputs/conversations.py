@@ -14,10 +14,10 @@ import numpy as np
 
 from selfplay.core import Conversation, Message, Site
 from selfplay.errors import UsageError
-from selfplay.formats import Source
-from selfplay.quarantine import Quarantine
-from selfplay.reading import good_rows
-from selfplay.shapes import site_ends, split_row
+from selfplay.inputs.formats import Source
+from selfplay.inputs.quarantine import Quarantine
+from selfplay.inputs.reading import good_rows
+from selfplay.inputs.shapes import site_ends, split_row
 
 
 def read_conversations(
@@ -31,7 +31,7 @@ def read_conversations(
     """Streams the conversations of a file, a folder or stdin, in order.
 
     JSONL (plain, gzip, zstd, told by content and not by name), Parquet, Arrow as `save_to_disk` writes it; the
-    shapes of `selfplay.shapes`, found for each file. Roles become system, developer, user, assistant or tool,
+    shapes of `selfplay.inputs.shapes`, found for each file. Roles become system, developer, user, assistant or tool,
     content becomes one string; null fields of a message are dropped.
 
     Args:

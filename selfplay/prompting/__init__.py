@@ -1,0 +1,1 @@
+"""Prompts at the user header, cut from the model's own chat template."""
