@@ -222,6 +222,13 @@ def test_bad_rows_go_beside_the_output_and_without_any_there_is_no_file(tmp_path
     assert not beside.exists()
 
 
+def test_a_device_as_output_is_written_and_neither_replaced_nor_given_a_neighbour(tmp_path: Path) -> None:
+    call = ["filter", written(tmp_path / "a.jsonl", GOOD, "{"), "--tiers", "text", "-o", "/dev/null"]
+    assert CliRunner().invoke(cli, call, catch_exceptions=False).exit_code == 0
+    assert Path("/dev/null").is_char_device()
+    assert not Path("/dev/null.quarantine.jsonl").exists()
+
+
 @pytest.mark.parametrize("verb", ["filter", "rank"])
 def test_too_many_bad_rows_write_nothing(tmp_path: Path, verb: str) -> None:
     path = written(tmp_path / "a.jsonl", GOOD, "{")
