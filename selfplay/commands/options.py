@@ -118,7 +118,7 @@ choosing = stack(
 
 
 def quarantine_beside(out: str, given: str | None, max_bad: str | None, source: str) -> Quarantine:
-    """The quarantine of a verb that writes `out`: beside it unless named, and nowhere when that is stdout or a device."""
+    """The quarantine of a verb that writes `out`: beside it unless named, nowhere for stdout or a device."""
     import contextlib
     import os
 
