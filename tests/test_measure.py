@@ -263,3 +263,12 @@ def test_an_install_without_torch_has_the_text_tier_and_says_why(monkeypatch):
     assert tiers == {"text"}
     assert "torch" in why["likelihood"]
     assert "selfplay-turns[local]" in why["embedding"]
+
+
+def test_filters_and_rerank_read_the_names_that_are_measured():
+    from filters.features import SIGNALS as read_by_filters
+    from rerank.weights import TIER_SIGNALS
+
+    for tier, names in measuring.SIGNALS.items():
+        assert set(TIER_SIGNALS[tier]) == set(names)
+        assert {signal.name for signal in read_by_filters if signal.tier == tier} == set(names)

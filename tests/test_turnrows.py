@@ -222,6 +222,15 @@ def test_bad_rows_go_beside_the_output_and_without_any_there_is_no_file(tmp_path
     assert not beside.exists()
 
 
+def test_a_device_as_output_is_written_and_neither_replaced_nor_given_a_neighbour(tmp_path: Path) -> None:
+    device = tmp_path / "null"
+    device.symlink_to("/dev/null")  # only the link is at risk
+    call = ["filter", written(tmp_path / "a.jsonl", GOOD, "{"), "--tiers", "text", "-o", str(device)]
+    assert CliRunner().invoke(cli, call, catch_exceptions=False).exit_code == 0
+    assert device.is_symlink()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jsonl", "null"]
+
+
 @pytest.mark.parametrize("verb", ["filter", "rank"])
 def test_too_many_bad_rows_write_nothing(tmp_path: Path, verb: str) -> None:
     path = written(tmp_path / "a.jsonl", GOOD, "{")

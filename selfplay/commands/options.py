@@ -118,13 +118,14 @@ choosing = stack(
 
 
 def quarantine_beside(out: str, given: str | None, max_bad: str | None, source: str) -> Quarantine:
-    """The quarantine of a verb that writes `out`: beside it unless named, and nowhere when that is stdout."""
+    """The quarantine of a verb that writes `out`: beside it unless named, nowhere for stdout or a device."""
     import contextlib
     import os
 
     from selfplay.inputs.quarantine import Quarantine
 
-    path = given or (None if out == "-" else f"{out}.quarantine.jsonl")
+    nowhere = out == "-" or (os.path.exists(out) and not os.path.isfile(out))
+    path = given or (None if nowhere else f"{out}.quarantine.jsonl")
     if path and not given:
         with contextlib.suppress(OSError):  # Quarantine says what is wrong
             os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
