@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 import filters
+import rerank
 from selfplay import judging
 from selfplay.cli import cli
 from selfplay.errors import EngineError, SelfplayError
@@ -114,7 +115,7 @@ def strangers(tmp_path: Path) -> dict[str, str]:
     """A rule set and weights that were learned with another scorer; and a turn to judge."""
     rules = tmp_path / "rules.json"
     filters.RuleSet(filters.load_rules().rules, models=OTHER).save(rules)
-    shipped = json.loads((Path(tiers.__file__).parents[1] / "rerank" / "default_weights.json").read_text())
+    shipped = json.loads((Path(rerank.__file__).parent / "default_weights.json").read_text())
     weights = tmp_path / "weights.json"
     weights.write_text(json.dumps({**shipped, "measured_with": OTHER}))
     turns = tmp_path / "turns.jsonl"
