@@ -6,7 +6,7 @@ import importlib
 import os
 import sys
 import tomllib
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -102,7 +102,7 @@ def main() -> None:
         sys.exit(130)
     except KeyboardInterrupt:
         click.echo("selfplay: interrupted", err=True)
-        sys.exit(130)
+        leave_now(130)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
@@ -114,4 +114,13 @@ def main() -> None:
         # The reader of our output left (`selfplay … | head`); keep the interpreter from complaining at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    if status == 130:
+        leave_now(130)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def leave_now(code: int) -> NoReturn:
+    """Ends the process without waiting for threads, which may be in the middle of a forward pass."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

@@ -29,6 +29,7 @@ from selfplay.plan import plan
 from selfplay.prompting.templates import ChatTemplate
 from selfplay.runs import Run
 from selfplay.signals.likelihood import DEFAULT_SCORER
+from selfplay.signals.measure import default_scorer
 from selfplay.signals.tiers import Scorer
 from selfplay.tables import sites_table, turns_table
 from selfplay.terminal import printable
@@ -59,15 +60,18 @@ def stages(
 ) -> Iterator[tuple[Engine, Judge | None]]:
     """The engine, and the judge of a job that has one; both closed at the end."""
     with ExitStack() as stack:
-        engine = open_engine(job.engine, config.model, log)
+        engine = open_engine(job.engine, config.model, log, share_cpu=job.judging is not None)
         stack.callback(engine.close)
         if job.judging is None or select is None:
             yield engine, None
             return
         shared = None
         own = job.engine.engine == "transformers" and config.model == DEFAULT_SCORER and job.tokenizer is None
-        if own and template is not None:
-            shared = Scorer(engine, template, own_tokens=True)
+        if own and "likelihood" in select.tiers:
+            # A second copy, since it scores while the first samples.
+            scorer, scorer_template = default_scorer()
+            stack.callback(scorer.close)
+            shared = Scorer(scorer, scorer_template, own_tokens=True)
         yield engine, stack.enter_context(judging.opened(select, job.judging, shared))
 
 
@@ -104,17 +108,17 @@ def execute(job: Job, out: Path, *, fresh: bool, quiet: bool, examples: int = 0)
         engine, judge = stack.enter_context(stages(job, config, select, template, out / "engine.log"))
         run.save(status="running", versions=versions(), engine=engine.describe())
         with Interrupt() as interrupt, progress.shown(quiet) as shown:
-            if judge is not None:
-                pipeline.judge_parts(run, judge, run.unfinished())
-
-            def on_part(number: int) -> None:
-                if judge is not None:
-                    pipeline.judge_parts(run, judge, [number])
-
+            judging_parts = pipeline.Judging(run, judge) if judge is not None else None
             session = pipeline.sample(
                 run, engine, config, template, context_length(engine, template), read_sites(job, path, quarantine),
-                quarantine, interrupt, shown, on_part,
+                quarantine, interrupt, shown, judging_parts.submit if judging_parts else lambda number: None,
             )  # fmt: skip
+            if judging_parts is not None:
+                if session.interrupted:
+                    judging_parts.leave()
+                if not interrupt.now:
+                    judging_parts.finish()
+                session.judging_seconds = judging_parts.seconds
         code = finish(run, job, session, quarantine)
         if not quiet and code != 130:
             show.closing(run, examples)

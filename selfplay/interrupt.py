@@ -9,10 +9,11 @@ from types import FrameType, TracebackType
 
 
 class Interrupt:
-    """Within the `with`, the first signal only sets `asked`; the second raises KeyboardInterrupt."""
+    """Within the `with`, the first signal only sets `asked`; the second sets `now` and raises KeyboardInterrupt."""
 
     def __init__(self) -> None:
         self.asked = False
+        self.now = False
         self._before: dict[int, signal._HANDLER] = {}
 
     def __enter__(self) -> Interrupt:
@@ -28,6 +29,7 @@ class Interrupt:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.asked:
+            self.now = True
             raise KeyboardInterrupt
         self.asked = True
         sys.stderr.write("\nfinishing what is in flight; once more stops now\n")

@@ -110,9 +110,7 @@ def sample(
             run.write("sites", number, sites_table(planned for planned, _ in rows))
             table = turns_table(((site, candidates) for (site, _), candidates in rows), model, config.primed)
             run.write("sampled", number, table)
-            began = time.monotonic()
             on_part(number)
-            session.judging_seconds += time.monotonic() - began
 
     clock, flushed = time.monotonic(), time.monotonic()
     try:
@@ -146,11 +144,56 @@ def sample(
     return session
 
 
-def judge_parts(run: Run, judge: Judge, numbers: Iterable[int]) -> None:
-    """Filters and ranks sampled parts and writes them as `turns`."""
-    for number in numbers:
-        sites = run.read("sites", number)
-        run.write("turns", number, judge(run.read("sampled", number), sites))
+class Judging:
+    """Filters and ranks sampled parts, in a thread of its own while others are sampled.
+
+    Only numbers of parts wait in its queue: the parts themselves are on disk, where a later start finds them.
+
+    Attributes:
+        seconds: Spent judging.
+    """
+
+    def __init__(self, run: Run, judge: Judge) -> None:
+        self.seconds = 0.0
+        self._run, self._judge = run, judge
+        self._numbers: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+        self._left = False
+        self._error: BaseException | None = None
+        # A daemon: whoever asks twice to stop does not wait for a part to be measured.
+        self._thread = threading.Thread(target=self._work, daemon=True, name="judging")
+        self._thread.start()
+        for number in run.unfinished():
+            self.submit(number)
+
+    def submit(self, number: int) -> None:
+        """Hands over a part. Raises what an earlier part raised."""
+        if self._error is not None:
+            raise self._error
+        self._numbers.put(number)
+
+    def finish(self) -> None:
+        """Waits until all parts are judged. Raises what one of them raised."""
+        self._numbers.put(None)
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+
+    def leave(self) -> None:
+        """Begins no further part; they are judged on resume."""
+        self._left = True
+        self._numbers.put(None)
+
+    def _work(self) -> None:
+        while (number := self._numbers.get()) is not None and not self._left:
+            began = time.monotonic()
+            try:
+                self._run.write(
+                    "turns", number, self._judge(self._run.read("sampled", number), self._run.read("sites", number))
+                )
+            except BaseException as error:  # handed to the thread that waits
+                self._error = error
+                return
+            self.seconds += time.monotonic() - began
 
 
 def write_failed(folder: Path, failed: dict[str, str]) -> None:

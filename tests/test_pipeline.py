@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import threading
 from pathlib import Path
 
 import polars as pl
@@ -15,7 +16,7 @@ from selfplay.core import Conversation, Origin, Site
 from selfplay.errors import EngineError, TooManyBadRows, UsageError
 from selfplay.inputs.quarantine import Quarantine
 from selfplay.interrupt import Interrupt
-from selfplay.pipeline import Session, judge_parts, sample
+from selfplay.pipeline import Judging, Session, sample
 from selfplay.progress import Silent
 from selfplay.runs import Run
 from tests.scripted import ScriptedEngine
@@ -172,8 +173,49 @@ def test_parts_sampled_but_not_judged_are_judged_on_resume(tmp_path: Path) -> No
     start(tmp_path, ScriptedEngine(4))
     run = Run(tmp_path, CONFIG.as_json(), None)
     assert list(run.unfinished()) == [0, 1, 2]
-    judge_parts(run, lambda turns, sites: turns.with_columns(label=pl.lit("x")), [1])
-    assert list(run.unfinished()) == [0, 2]
+    run.write("turns", 1, run.read("sampled", 1))
+    judged: list[str] = []
+
+    def judge(turns: pl.DataFrame, sites: pl.DataFrame) -> pl.DataFrame:
+        assert set(turns["site_id"]) == set(sites["site_id"])
+        judged.extend(sites["site_id"])
+        return turns.with_columns(label=pl.lit("x"))
+
+    Judging(run, judge).finish()
+    assert judged == [f"c{i}#1" for i in (0, 1, 2, 3, 8, 9)]
+    assert list(run.unfinished()) == []
+    run.close()
+
+
+def test_what_judging_raises_ends_the_run_and_keeps_the_samples(tmp_path: Path) -> None:
+    start(tmp_path, ScriptedEngine(4))
+    run = Run(tmp_path, CONFIG.as_json(), None)
+
+    def judge(turns: pl.DataFrame, sites: pl.DataFrame) -> pl.DataFrame:
+        raise EngineError("the scorer is gone")
+
+    with pytest.raises(EngineError, match="the scorer is gone"):
+        Judging(run, judge).finish()
+    assert list(run.unfinished()) == [0, 1, 2]
+    run.close()
+
+
+def test_leaving_begins_no_further_part(tmp_path: Path) -> None:
+    start(tmp_path, ScriptedEngine(4))
+    run = Run(tmp_path, CONFIG.as_json(), None)
+    begun, free = threading.Event(), threading.Event()
+
+    def judge(turns: pl.DataFrame, sites: pl.DataFrame) -> pl.DataFrame:
+        begun.set()
+        assert free.wait(10)
+        return turns
+
+    judging = Judging(run, judge)
+    assert begun.wait(10)
+    judging.leave()
+    free.set()
+    judging.finish()
+    assert list(run.unfinished()) == [1, 2], "the part in work is finished, the others are for the next start"
     run.close()
 
 

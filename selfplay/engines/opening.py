@@ -57,12 +57,13 @@ def check(options: EngineOptions) -> None:
         raise UsageError("--chat goes with --engine openai")
 
 
-def open_engine(options: EngineOptions, model: str, log: Path) -> Engine:
+def open_engine(options: EngineOptions, model: str, log: Path, share_cpu: bool = False) -> Engine:
     """The engine, ready to sample.
 
     Args:
         model: Embedded name, folder or Hugging Face id.
         log: Where a server that we launch writes its log.
+        share_cpu: Leave half of the CPU to whatever else runs in this process.
 
     Raises:
         EngineError: The engine cannot be reached or started.
@@ -77,6 +78,7 @@ def open_engine(options: EngineOptions, model: str, log: Path) -> Engine:
             device=options.device,
             dtype=options.dtype,
             sites_per_batch=options.sites_per_batch,
+            share_cpu=share_cpu,
         )
     if options.engine == "openai":
         from selfplay.engines.openai import OpenAIEngine

@@ -24,6 +24,7 @@ class TransformersEngine:
         model: Embedded name, local folder or Hugging Face id.
         device: `cpu`, `cuda`, `cuda:1`, `mps`; by default CUDA where there is one.
         dtype: `float32`, `bfloat16`, `float16`; `auto` is float32 on the CPU and bfloat16 on CUDA.
+        share_cpu: Take half of the threads that torch would, since another model works in this process.
         threads: CPU threads of torch; its own default if None. Where other work keeps the cores busy, 1 is far
             faster than more, since threads wait for each other. Another number may round differently, so a run that
             is to be repeated keeps it.
@@ -49,6 +50,7 @@ class TransformersEngine:
         device: str | None = None,
         dtype: str = "auto",
         threads: int | None = None,
+        share_cpu: bool = False,
         sites_per_batch: int = 4,
         group: int | None = None,
         kv_bytes: int = 2 << 30,
@@ -64,6 +66,8 @@ class TransformersEngine:
         from selfplay.models import resolve
         from selfplay.prompting.tokenizer import load_tokenizer
 
+        if threads is None and share_cpu and _device(device) == "cpu":
+            threads = max(1, torch.get_num_threads() // 2)
         if threads is not None:
             torch.set_num_threads(threads)
         self._torch = torch
