@@ -6,6 +6,8 @@ Knows the order of the stages and when parts are written; how each stage works i
 from __future__ import annotations
 
 import itertools
+import queue
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
