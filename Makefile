@@ -1,28 +1,34 @@
-# make demo   installs and runs the main job on bundled conversations
-# make test   installs and runs all tests, the real SGLang on this CPU included
-# make trials the long trials: many kills, a million rows
+# make demo    installs and runs the main job on bundled conversations
+# make test    installs and runs everything: lint, types, unit tests, integration tests with real models and servers
+# make trials  the long trials: twenty kills, a million rows
 
 PYTHON ?= python3
 VENV := .venv
 SGLANG := .sglang
 BIN := $(VENV)/bin
+PYTEST := $(BIN)/pytest -q
 export TOKENIZERS_PARALLELISM := false
 export SELFPLAY_SGLANG_PYTHON ?= $(CURDIR)/$(SGLANG)/bin/python
 
-.PHONY: demo test unit integration lint trials clean
+# In tests one thread is faster than several that wait for each other on a busy machine.
+unit integration trials: export OMP_NUM_THREADS ?= 1
+
+.PHONY: demo test lint unit integration trials models sglang clean
 
 $(VENV)/installed: pyproject.toml constraints.txt
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "selfplay needs Python 3.11 or newer, found " + sys.version.split()[0])'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "selfplay needs Python 3.11 or newer, found " + sys.version.split()[0])'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[local,dev]'
-	touch $@
+	@touch $@
 
-$(SGLANG)/installed: tests/integration/sglang_cpu/install.sh
+models: $(VENV)/installed
+	@$(BIN)/selfplay models get --all
+
+# An environment of its own, since SGLang pins its own torch and transformers. Does nothing where it is up to date.
+sglang:
 	bash tests/integration/sglang_cpu/install.sh $(SGLANG)
-	touch $@
 
-demo: $(VENV)/installed
-	$(BIN)/selfplay models get --all
+demo: models
 	$(BIN)/selfplay run selfplay/examples/conversations.jsonl -o out/demo --n 8 --max-tokens 48 --fresh --show 3
 
 lint: $(VENV)/installed
@@ -30,18 +36,16 @@ lint: $(VENV)/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-unit: $(VENV)/installed
-	$(BIN)/pytest -q -m 'not integration and not trial'
+unit: models
+	$(PYTEST) -m 'not integration and not trial'
 
-integration: $(VENV)/installed $(SGLANG)/installed
-	$(BIN)/selfplay models get --all
-	$(BIN)/pytest -q -m 'integration and not trial'
+integration: models sglang
+	$(PYTEST) -m 'integration and not trial'
 
 test: lint unit integration
 
-trials: $(VENV)/installed $(SGLANG)/installed
-	$(BIN)/selfplay models get --all
-	$(BIN)/pytest -q -m trial
+trials: models sglang
+	$(PYTEST) -m trial
 
 clean:
 	rm -rf $(VENV) $(SGLANG) out

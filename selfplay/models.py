@@ -154,6 +154,20 @@ def fingerprint(folder: Path) -> str:
     return digest.hexdigest()
 
 
+@contextmanager
+def quiet_loading() -> Iterator[None]:
+    """Keeps transformers' progress bars for weights off the terminal, where ours stand."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
 def cache_folder() -> Path:
     """$SELFPLAY_CACHE, else ~/.cache/selfplay ($XDG_CACHE_HOME is heeded)."""
     own = os.environ.get("SELFPLAY_CACHE")

@@ -267,22 +267,19 @@ def _by_likeness(requests: Sequence[SampleRequest]) -> list[SampleRequest]:
 def _load(place: str, revision: str | None, device: str, dtype: str) -> Any:
     import torch
     from transformers import AutoModelForCausalLM
-    from transformers.utils import logging
+
+    from selfplay.models import quiet_loading
 
     if dtype == "auto":
         dtype = "bfloat16" if device.startswith("cuda") else "float32"
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
     try:
-        model = AutoModelForCausalLM.from_pretrained(place, revision=revision, dtype=getattr(torch, dtype))
+        with quiet_loading():
+            model = AutoModelForCausalLM.from_pretrained(place, revision=revision, dtype=getattr(torch, dtype))
         return model.to(device).eval()
     except (OSError, ValueError, AttributeError, RuntimeError, ImportError, KeyError) as error:
         raise EngineError(
             f"cannot load {place}: {_line(error)}; `selfplay models get smollm2-135m` gets the embedded model"
         ) from error
-    finally:
-        if shown:
-            logging.enable_progress_bar()
 
 
 def _device(device: str | None) -> str:

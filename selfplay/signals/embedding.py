@@ -35,7 +35,7 @@ class SentenceTransformerEmbedder:
     """Any sentence-transformers bi-encoder: an embedded name, a local folder or a Hugging Face id."""
 
     def __init__(self, model: str = DEFAULT_EMBEDDER, device: str | None = None, batch_size: int = 32) -> None:
-        from selfplay.models import resolve
+        from selfplay.models import quiet_loading, resolve
 
         try:
             from sentence_transformers import SentenceTransformer
@@ -47,7 +47,8 @@ class SentenceTransformerEmbedder:
         self._batch_size = batch_size
         place = resolve(model)
         try:
-            self._encoder = SentenceTransformer(place, device=device or "cpu", trust_remote_code=False)
+            with quiet_loading():
+                self._encoder = SentenceTransformer(place, device=device or "cpu", trust_remote_code=False)
         except Exception as error:  # the Hub client, the config readers and torch each raise their own
             reason = one_line(error, 200)
             raise SelfplayError(f"{model}: not loadable as a sentence-transformers model ({reason})") from None
