@@ -13,7 +13,7 @@ from typing import Any
 import polars as pl
 
 from selfplay.atomic import replacing
-from selfplay.runs import Run
+from selfplay.runs import Run, writing
 
 FLIPPED = {"user": "assistant", "assistant": "user"}
 REJECTED = (
@@ -57,7 +57,7 @@ def chosen_row(site: Mapping[str, Any], turn: Mapping[str, Any]) -> dict[str, An
 
 def in_order(run: Run) -> list[int]:
     """Finished parts by their first site; an engine that answers out of order leaves them otherwise."""
-    first = {n: pl.read_parquet(run.path("turns", n), columns=["ordinal"])["ordinal"].min() for n in run.parts("turns")}
+    first = {n: run.read("turns", n, ["ordinal"])["ordinal"].min() for n in run.parts("turns")}
     return sorted(first, key=lambda n: (first[n] is None, first[n]))
 
 
@@ -105,6 +105,6 @@ def write_dataset(run: Run) -> int:
     parts = [run.path("turns", number) for number in in_order(run)]
     if parts:
         rejected = pl.scan_parquet(parts).filter(~pl.col("selected")).select(REJECTED)
-        with replacing(run.folder / "rejected.parquet") as path:
+        with replacing(run.folder / "rejected.parquet") as path, writing(path):
             rejected.sink_parquet(path, maintain_order=True)
     return count

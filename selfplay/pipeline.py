@@ -105,7 +105,6 @@ def sample(
     def flush(complete_only: bool = True) -> None:
         ready = [n for n in finished if not complete_only or n not in left]
         rows = [item for n in ready for item in finished.pop(n)]
-        rows = [(planned, candidates) for planned, candidates in rows if not done(planned[0])]
         if rows:
             number = next(numbers)
             # Contexts first: a part counts as sampled once its candidates are there, and then both must be.

@@ -15,6 +15,7 @@ import fcntl
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -27,7 +28,11 @@ if TYPE_CHECKING:
     import polars as pl
 
 KINDS = ("sites", "sampled", "turns")
+"""In the order they are written: a part of one kind counts only with those before it."""
+FILES = ("failed.jsonl", "quarantine.jsonl", "engine.log", "turns.jsonl", "chosen.jsonl", "rejected.parquet")
 FORMAT = 1
+LEFTOVER = ".*.tmp"
+"""What a kill leaves of a file that was being written."""
 
 
 class Run:
@@ -50,22 +55,22 @@ class Run:
         self.folder = folder
         existed = folder.exists()
         # Nothing of somebody else's may be touched, so this comes before the lock and before --fresh.
-        if existed and not (folder / "run.json").exists() and any(p.name != ".lock" for p in folder.iterdir()):
+        ours = {folder / ".lock", *folder.glob(f".run.json{LEFTOVER}")} if existed else set()
+        if existed and not (folder / "run.json").exists() and set(folder.iterdir()) - ours:
             raise UsageError(f"{folder} is not empty and holds no run; name another folder with -o")
         folder.mkdir(parents=True, exist_ok=True)
         self._lock = self._take_lock()
         try:
             if fresh:
                 self._clear()
-            self.record = self._open(json.loads(json.dumps(sample)), json.loads(json.dumps(select)))
+            self.record = self._open(json.loads(json.dumps(sample)), json.loads(json.dumps(select)), fresh)
             self.save()
+            for kind in KINDS:
+                (folder / kind).mkdir(exist_ok=True)
+            self._tidy()
         except BaseException:
             self.close()
             raise
-        for kind in KINDS:
-            (folder / kind).mkdir(exist_ok=True)
-        for leftover in folder.rglob(".*.tmp"):
-            leftover.unlink()
 
     def _take_lock(self) -> IO[str]:
         lock = open(self.folder / ".lock", "w")  # noqa: SIM115 - held as long as the run is open
@@ -79,30 +84,48 @@ class Run:
         return lock
 
     def _clear(self) -> None:
-        for kind in (*KINDS, "data"):
+        # All but run.json, which is replaced: without it a kill here would leave a folder that holds no run.
+        for kind in KINDS:
             shutil.rmtree(self.folder / kind, ignore_errors=True)
-        for path in self.folder.iterdir():
-            if path.is_file() and path.name != ".lock":
-                path.unlink()
+        for name in FILES:
+            (self.folder / name).unlink(missing_ok=True)
 
-    def _open(self, sample: dict[str, Any], select: dict[str, Any] | None) -> dict[str, Any]:
+    def _tidy(self) -> None:
+        """Removes what a kill left half done, and parts whose earlier kinds were deleted: they are made anew."""
+        for place in (self.folder, *(self.folder / kind for kind in KINDS)):
+            for leftover in place.glob(LEFTOVER):
+                leftover.unlink()
+        whole = set(self.parts("sites")) & set(self.parts("sampled"))
+        for kind in KINDS:
+            for number in set(self.parts(kind)) - whole:
+                self.path(kind, number).unlink()
+
+    def _open(self, sample: dict[str, Any], select: dict[str, Any] | None, fresh: bool) -> dict[str, Any]:
         path = self.folder / "run.json"
-        if not path.exists():
-            return {"format": FORMAT, "sample": sample, "select": select, "status": "new", "sessions": []}
+        new = {"format": FORMAT, "sample": sample, "select": select, "status": "new", "sessions": []}
+        if fresh or not path.exists():
+            return new
         try:
-            record = json.loads(path.read_bytes())
-            changed = differences(record["sample"], sample)
-            if record["select"] is not None and select is not None:
+            record = dict(json.loads(path.read_bytes()))
+            known = record["format"] == FORMAT
+            changed = differences(record["sample"], sample) if known else []
+            if known and record["select"] is not None and select is not None:
                 changed += differences(record["select"], select)
-        except (ValueError, KeyError, TypeError):
+            record = new | record
+        except (ValueError, KeyError, TypeError, AttributeError):
             raise UsageError(f"{path} cannot be read; mend it, or start over with --fresh") from None
+        if not known:
+            raise UsageError(
+                f"{self.folder} was made by another version of selfplay (format {record['format']!r}, this one has "
+                f"{FORMAT}); use that version, name another folder, or start over with --fresh"
+            )
         if changed:
             raise UsageError(
                 f"{self.folder} holds a run with other settings ({'; '.join(changed)}); "
                 "give the same, name another folder, or start over with --fresh"
             )
         record["select"] = select if select is not None else record["select"]
-        return dict(record)
+        return record
 
     def save(self, **values: Any) -> None:
         """Updates `run.json`."""
@@ -120,30 +143,26 @@ class Run:
         return sorted(int(path.stem[5:]) for path in (self.folder / kind).glob("part-*.parquet"))
 
     def write(self, kind: str, number: int, table: pl.DataFrame) -> None:
-        """Writes a part atomically."""
-        with replacing(self.path(kind, number)) as path:
+        """Writes a part atomically. Raises SelfplayError if it cannot, as on a full disk."""
+        with replacing(self.path(kind, number)) as path, writing(path):
             table.write_parquet(path, compression="zstd")
 
-    def read(self, kind: str, number: int) -> pl.DataFrame:
-        """One part."""
+    def read(self, kind: str, number: int, columns: list[str] | None = None) -> pl.DataFrame:
+        """One part, or some columns of it."""
         import polars as pl
 
         path = self.path(kind, number)
         try:
-            return pl.read_parquet(path)
-        except (pl.exceptions.PolarsError, OSError) as error:
-            raise SelfplayError(f"{path} is damaged ({error}); delete it and run again to sample it anew") from None
+            return pl.read_parquet(path, columns=columns)
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
+            raise SelfplayError(f"{path} is damaged ({error}); delete it and run again: it is made anew") from None
 
     def sampled(self) -> Callable[[Site], bool]:
         """Tells of a site whether it has been sampled. One byte a site, so that a million cost a megabyte."""
-        import polars as pl
-
-        ordinals = [
-            pl.read_parquet(self.path("sampled", n), columns=["ordinal"])["ordinal"] for n in self.parts("sampled")
-        ]
-        done = bytearray(1 + max((int(part.max()) for part in ordinals if len(part)), default=-1))  # type: ignore[arg-type]
-        for part in ordinals:
-            for ordinal in part.unique():
+        done = bytearray()
+        for number in self.parts("sampled"):
+            for ordinal in self.read("sampled", number, ["ordinal"])["ordinal"].unique():
+                done.extend(bytes(max(0, ordinal + 1 - len(done))))
                 done[ordinal] = 1
         return lambda site: site.ordinal < len(done) and done[site.ordinal] == 1
 
@@ -154,3 +173,14 @@ class Run:
     def close(self) -> None:
         """Lets go of the lock."""
         self._lock.close()
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Around polars' writing: it calls a full disk a ComputeError. Raises SelfplayError."""
+    import polars as pl
+
+    try:
+        yield
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise SelfplayError(f"cannot write {path}: {error}") from None

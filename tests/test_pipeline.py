@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import threading
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 
 from selfplay.config import SampleConfig, draws
 from selfplay.core import Conversation, Origin, Site
-from selfplay.errors import EngineError, TooManyBadRows, UsageError
+from selfplay.errors import EngineError, SelfplayError, TooManyBadRows, UsageError
 from selfplay.inputs.quarantine import Quarantine
 from selfplay.interrupt import Interrupt
 from selfplay.pipeline import Judging, Session, sample
@@ -237,4 +238,89 @@ def test_run_json_is_never_half_written(tmp_path: Path) -> None:
         run.save(bad=object())
     assert (tmp_path / "run.json").read_bytes() == before
     assert json.loads(before)["status"] == "running"
+    run.close()
+
+
+@pytest.mark.parametrize("kind", ["sites", "sampled"])
+@pytest.mark.parametrize("number", [0, 2])
+def test_a_deleted_part_is_done_again_and_nothing_twice(tmp_path: Path, kind: str, number: int) -> None:
+    start(tmp_path, ScriptedEngine(4))
+    before = sampled(tmp_path)
+    run = Run(tmp_path, CONFIG.as_json(), None)
+    Judging(run, lambda turns, sites: turns).finish()
+    run.path(kind, number).unlink()
+    run.close()
+    start(tmp_path, ScriptedEngine(4))
+    run = Run(tmp_path, CONFIG.as_json(), None)
+    Judging(run, lambda turns, sites: turns).finish()
+    judged = pl.concat([run.read("turns", number) for number in run.parts("turns")])
+    run.close()
+    assert judged.sort("ordinal", "temperature", "sample").equals(before)
+    assert len(list((tmp_path / "sites").iterdir())) == len(list((tmp_path / "turns").iterdir())) == 3
+
+
+@pytest.mark.parametrize("kept", [0, 10, 1000])
+def test_a_truncated_part_is_one_line_that_says_how_to_mend_it(tmp_path: Path, kept: int) -> None:
+    start(tmp_path, ScriptedEngine(4))
+    part = tmp_path / "sampled" / "part-000001.parquet"
+    part.write_bytes(part.read_bytes()[:kept])
+    with pytest.raises(SelfplayError, match=r"part-000001.parquet is damaged .*; delete it"):
+        start(tmp_path, ScriptedEngine(4))
+    part.unlink()
+    assert start(tmp_path, ScriptedEngine(4)).sites == 4
+
+
+def test_a_kill_while_the_first_run_json_is_written_leaves_a_folder_that_can_be_used(tmp_path: Path) -> None:
+    (tmp_path / ".lock").touch()
+    (tmp_path / ".run.json.4711.tmp").write_text('{"format"')
+    assert start(tmp_path, ScriptedEngine()).sites == 10
+    assert not list(tmp_path.glob(".*.tmp"))
+
+
+def test_a_kill_while_starting_over_leaves_a_folder_that_can_be_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start(tmp_path, ScriptedEngine())
+    (tmp_path / "notes.txt").write_text("mine")
+
+    def die(*_: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Run, "save", die)
+        with pytest.raises(MemoryError):
+            Run(tmp_path, CONFIG.as_json(), None, fresh=True)
+    assert start(tmp_path, ScriptedEngine()).sites == 10
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('{"format": 2, "sample": {}}', "another version of selfplay .format 2"),
+        ('{"format": 1, "sample": null, "select": null}', "cannot be read"),
+        ("[]", "cannot be read"),
+        ("{", "cannot be read"),
+    ],
+)
+def test_a_run_json_that_is_not_ours_is_refused_and_left_as_it_is(tmp_path: Path, text: str, told: str) -> None:
+    (tmp_path / "run.json").write_text(text)
+    with pytest.raises(UsageError, match=told):
+        Run(tmp_path, CONFIG.as_json(), None)
+    assert (tmp_path / "run.json").read_text() == text
+    Run(tmp_path, CONFIG.as_json(), None, fresh=True).close()
+
+
+def test_a_full_disk_is_one_line_and_leaves_no_half_part(tmp_path: Path) -> None:
+    start(tmp_path, ScriptedEngine(4))
+    run = Run(tmp_path, CONFIG.as_json(), None)
+    table = run.read("sampled", 0)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(SelfplayError, match=r"cannot write .*part-000000"):
+            run.write("turns", 0, table)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list((tmp_path / "turns").iterdir())
     run.close()
