@@ -72,6 +72,9 @@ def read_config(ctx: click.Context, _param: click.Parameter, path: str | None) -
     unknown = sorted(set(tables) - set(VERBS))
     if unknown:
         raise click.BadParameter(f"{path}: no verb [{printable(unknown[0])}]; tables are {', '.join(VERBS)}")
+    plain = sorted(verb for verb, table in tables.items() if not isinstance(table, dict))
+    if plain:
+        raise click.BadParameter(f"{path}: {plain[0]} is no table; write [{plain[0]}] above its options")
     ctx.default_map = tables
 
 
@@ -97,10 +100,7 @@ def main() -> None:
     """Console entry point. Exit codes: 0 done, 1 failed, 2 usage, 3 too many bad rows, 130 interrupted."""
     try:
         status: Any = cli.main(standalone_mode=False)
-    except click.exceptions.Abort:
-        click.echo("selfplay: interrupted", err=True)
-        sys.exit(130)
-    except KeyboardInterrupt:
+    except (click.exceptions.Abort, KeyboardInterrupt):  # click makes the first of the second
         click.echo("selfplay: interrupted", err=True)
         leave_now(130)
     except click.ClickException as error:
@@ -113,6 +113,9 @@ def main() -> None:
     except BrokenPipeError:
         # The reader of our output left (`selfplay … | head`); keep the interpreter from complaining at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:  # a full disk, a file that may not be read
+        click.echo(f"selfplay: {printable(str(error))}", err=True)
         sys.exit(1)
     if status == 130:
         leave_now(130)

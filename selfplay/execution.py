@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -17,7 +16,7 @@ from selfplay import dataset, judging, pipeline, progress, show, summary
 from selfplay.config import SampleConfig, SelectConfig
 from selfplay.engines.base import Engine
 from selfplay.engines.opening import check, open_engine
-from selfplay.errors import EngineError, UsageError
+from selfplay.errors import EngineError, TooManyBadRows, UsageError
 from selfplay.inputs.quarantine import Quarantine, parse_max_bad
 from selfplay.inputs.source import readable
 from selfplay.interrupt import Interrupt
@@ -102,6 +101,8 @@ def execute(job: Job, out: Path, *, fresh: bool, quiet: bool, examples: int = 0)
         path = stack.enter_context(readable(job.conversations))
         config, template = configure(job, path, None if fresh else out)
         select = selecting(job)
+        if Path(path).is_dir() and out.resolve().is_relative_to(Path(path).resolve()):
+            raise UsageError(f"{out} lies in {path}, which is read as a whole; name a folder elsewhere with -o")
         run = Run(out, config.as_json(), select.as_json() if select else None, fresh)
         stack.callback(run.close)
         quarantine = stack.enter_context(Quarantine(out / "quarantine.jsonl", job.max_bad))
@@ -117,12 +118,18 @@ def execute(job: Job, out: Path, *, fresh: bool, quiet: bool, examples: int = 0)
                 if session.interrupted:
                     judging_parts.leave()
                 if not interrupt.now:
-                    judging_parts.finish()
+                    judging_parts.finish(interrupt)
                 session.judging_seconds = judging_parts.seconds
+                unjudged = next(run.unfinished(), None) is not None
+                session.interrupted = session.interrupted or (interrupt.asked and unjudged)
+        if session.error is None and not session.interrupted:
+            try:
+                quarantine.check()
+            except TooManyBadRows as error:
+                session.error = error
         code = finish(run, job, session, quarantine)
         if not quiet and code != 130:
             show.closing(run, examples)
-        quarantine.check()
         return code
 
 
@@ -138,13 +145,12 @@ def finish(run: Run, job: Job, session: pipeline.Session, quarantine: Quarantine
             raise session.error
         click.echo(f"interrupted; the same command goes on from here: {printable(str(run.folder))}", err=True)
         return 130
-    summed: dict[str, Any] = {}
     if job.judging is None:
         dataset.write_turns(run)
+        summed = summary.counted(run)
     else:
         dataset.write_dataset(run)
-        times = [sum(s[key] for s in sessions) for key in ("sampling_seconds", "judging_seconds")]
-        summed = summary.summarize(run, load_rules(job.judging.rules), *times)
+        summed = summary.summarize(run, load_rules(job.judging.rules), sessions)
     run.save(status="done", sessions=sessions, input=counts, failed=len(session.failed), summary=summed)
     if session.failed:
         click.echo(
@@ -168,6 +174,8 @@ def preview(job: Job, count: int) -> int:
         sites = itertools.islice(read_sites(job, path, quarantine), count)
         groups = plan(sites, config, template, context_length(engine, template), quarantine)
         planned = {site.site_id: (site, request) for group in groups for site, request in group}
+        if not planned:
+            quarantine.check()
         sampled = []
         for result in engine.sample((request for _, request in planned.values()), config.sampling):
             if result.error is not None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
-import sys
 import threading
 from types import FrameType, TracebackType
 
@@ -32,4 +33,6 @@ class Interrupt:
             self.now = True
             raise KeyboardInterrupt
         self.asked = True
-        sys.stderr.write("\nfinishing what is in flight; once more stops now\n")
+        # Not by sys.stderr, which raises if the signal came while it was being written to.
+        with contextlib.suppress(OSError):
+            os.write(2, b"\nfinishing what is in flight; once more stops now\n")

@@ -172,10 +172,15 @@ class Judging:
             raise self._error
         self._numbers.put(number)
 
-    def finish(self) -> None:
-        """Waits until all parts are judged. Raises what one of them raised."""
+    def finish(self, interrupt: Interrupt) -> None:
+        """Waits until all parts are judged, or the one in work where an interrupt is asked for.
+
+        Raises what one of them raised.
+        """
         self._numbers.put(None)
-        self._thread.join()
+        while self._thread.is_alive():
+            self._left = self._left or interrupt.asked
+            self._thread.join(0.1)
         if self._error is not None:
             raise self._error
 

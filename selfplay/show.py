@@ -23,7 +23,7 @@ def closing(run: Run, examples: int = 0, console: Console | None = None) -> None
     """The closing table, before/after examples, and where to look."""
     console = console or wide_console()
     table = Table(box=None, show_header=False, pad_edge=False)
-    for name, value in summary.lines(run.record["summary"], run.record["sessions"]):
+    for name, value in summary.lines(run.record["summary"]):
         table.add_row(Text(printable(name)), Text(printable(value)))
     console.print(table)
     for number, example in enumerate(before_after(run, examples), 1):
@@ -55,7 +55,7 @@ def before_after(run: Run, count: int) -> list[dict[str, str]]:
 
     `before` is the first sample, what one would have got without selection; `after` is what was chosen.
     """
-    if not count:
+    if not count or not run.parts("turns"):
         return []
     columns = ["site_id", "sample", "temperature", "turn", "label", "genuine", "groundedness", "selected"]
     turns = pl.scan_parquet([run.path("turns", n) for n in run.parts("turns")]).select(columns)

@@ -19,15 +19,28 @@ NO_RULE = {"follow_up": "no rule fired"}
 """A turn that passes is labelled follow_up, but the table must not read as if it had been judged one."""
 
 
-def summarize(run: Run, rules: RuleSet, sampling_seconds: float, judging_seconds: float) -> dict[str, Any]:
+def counted(run: Run) -> dict[str, Any]:
+    """What has been sampled: `sites, candidates, completion_tokens`."""
+    numbers = run.parts("sampled")
+    if not numbers:
+        return {"sites": 0, "candidates": 0, "completion_tokens": 0}
+    turns = pl.scan_parquet([run.path("sampled", number) for number in numbers])
+    counts = turns.select(
+        pl.col("site_id").n_unique().alias("sites"), pl.len().alias("candidates"), pl.col("completion_tokens").sum()
+    )
+    return counts.collect().row(0, named=True)
+
+
+def summarize(run: Run, rules: RuleSet, sessions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Counts and shares over all finished parts; JSON types only.
 
-    Rates are per second of the sessions' own time. `estimated_genuine` holds for all candidates and for the selected
-    ones the mean calibrated `p_genuine` with its interval; it is an estimate, and not what the filter passed.
+    Rates are what the recorded sessions did per second of their own time; one that was killed is in neither.
+    `estimated_genuine` holds for all candidates and for the selected ones the mean calibrated `p_genuine` with its
+    interval; it is an estimate, and not what the filter passed.
     """
     numbers = run.parts("turns")
     if not numbers:
-        return {"sites": 0, "candidates": 0}
+        return counted(run)
     turns = pl.scan_parquet([run.path("turns", number) for number in numbers])
     sites = pl.scan_parquet([run.path("sites", number) for number in numbers]).select("site_id", "prompt_tokens")
     totals = (
@@ -53,17 +66,20 @@ def summarize(run: Run, rules: RuleSet, sampling_seconds: float, judging_seconds
         .row(0)
     )
     labels = turns.group_by("label").len().sort("len", "label", descending=[True, False]).collect()
+    names = ("sampling_seconds", "judging_seconds", "completion_tokens", "candidates")
+    sampling_seconds, judging_seconds, tokens, candidates = (sum(s[name] for s in sessions) for name in names)
     seconds = sampling_seconds + judging_seconds
+    passed_share = totals["passed_rules"] / totals["candidates"]
     return {
         "sites": n_sites,
         **totals,
-        "passed_rules_share": totals["passed_rules"] / totals["candidates"],
+        "passed_rules_share": passed_share,
         "sites_without_survivor": barren,
         "estimated_genuine": estimated_genuine(run, rules, n_sites),
         "labels": dict(labels.iter_rows()),
         "cached_share": totals["cached_tokens"] / max(1, prompt_tokens),
-        "tokens_per_second": totals["completion_tokens"] / sampling_seconds if sampling_seconds else None,
-        "surviving_turns_per_second": totals["passed_rules"] / seconds if seconds else None,
+        "tokens_per_second": tokens / sampling_seconds if tokens and sampling_seconds else None,
+        "surviving_turns_per_second": passed_share * candidates / seconds if candidates and seconds else None,
     }
 
 
@@ -100,11 +116,10 @@ def share_of(key: str) -> float:
     return zlib.crc32(key.encode()) / 2**32
 
 
-def lines(summary: Mapping[str, Any], sessions: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
-    """The closing table as pairs of name and value; without a summary, of what was only sampled."""
-    if not summary.get("candidates"):
-        total = {name: sum(s[name] for s in sessions) for name in ("sites", "candidates", "completion_tokens")}
-        return [(name.replace("_", " "), str(count)) for name, count in total.items()]
+def lines(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The closing table as pairs of name and value, of a run that only samples too."""
+    if "labels" not in summary:
+        return [(name.replace("_", " "), str(count)) for name, count in summary.items()]
     shares = {name: estimate_line(value) for name, value in summary["estimated_genuine"].items()}
     n = summary["candidates"]
     rows = [

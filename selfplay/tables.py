@@ -91,7 +91,9 @@ def turns_table(sampled: Iterable[tuple[Site, Sequence[Candidate]]], model: str,
             "temperature": candidate.draw.temperature,
             "sample": candidate.draw.sample,
             "seed": candidate.draw.seed if candidate.seeded else None,
-            "turn": candidate.turn,
+            "turn": candidate.turn.encode(
+                "utf-8", "replace"
+            ).decode(),  # a server's JSON may hold half a surrogate pair
             "token_ids": candidate.token_ids,
             "token_logprobs": candidate.token_logprobs,
             "finish_reason": candidate.finish_reason,

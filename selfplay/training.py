@@ -7,6 +7,7 @@ from pathlib import Path
 
 import polars as pl
 
+from selfplay.atomic import replacing
 from selfplay.errors import UsageError
 from selfplay.signals.measure import SIGNALS, default_scorer, measure, signal_versions
 from selfplay.tables import context_columns
@@ -25,7 +26,7 @@ def read_judged(folder: Path) -> pl.DataFrame:
         UsageError: A file is missing or not of this form.
     """
     try:
-        contexts = {row["id"]: row for row in map(json.loads, (folder / CONTEXTS).read_text("utf-8").splitlines())}
+        contexts = {row["id"]: row for row in map(json.loads, read_lines(folder / CONTEXTS))}
         rows = [
             {
                 "id": turn["id"],
@@ -39,13 +40,34 @@ def read_judged(folder: Path) -> pl.DataFrame:
                 "messages": json.dumps(contexts[turn["context"]]["messages"], ensure_ascii=False),
                 **context_columns(contexts[turn["context"]]["messages"]),
             }
-            for turn in map(json.loads, (folder / TURNS).read_text("utf-8").splitlines())
+            for turn in map(json.loads, read_lines(folder / TURNS))
         ]
     except OSError as error:
         raise UsageError(f"{error.filename}: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, LookupError, TypeError) as error:
         raise UsageError(f"{folder}: not judged turns as filters/judged has them ({error!r})") from None
     return pl.DataFrame(rows, infer_schema_length=None)
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a JSONL file. Only newlines end one: text may hold other separators, such as U+2028."""
+    return path.read_text("utf-8").removesuffix("\n").split("\n")
+
+
+def read_signals(path: Path, table: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, object]]:
+    """The table with signals kept earlier, and what measured them.
+
+    Raises:
+        UsageError: The file is not of this form, or lacks turns of the table.
+    """
+    try:
+        signals, models = pl.read_parquet(path), json.loads(pl.read_parquet_metadata(path)["models"])
+        lacking = len(table.join(signals, on="id", how="anti"))
+    except (pl.exceptions.PolarsError, OSError, KeyError, ValueError) as error:
+        raise UsageError(f"{path}: not measured signals ({error}); delete it to measure anew") from None
+    if lacking:
+        raise UsageError(f"{path} lacks {lacking} of {len(table)} turns; delete it to measure anew")
+    return table.join(signals, on="id", how="left", maintain_order="left"), models
 
 
 def measured(table: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, object]]:
@@ -78,13 +100,13 @@ def train(folder: Path, rules: Path | None, weights: Path | None, kept: Path | N
         raise UsageError("what to learn? Give --rules FILE, --weights FILE or both")
     table = read_judged(folder)
     if kept is not None and kept.exists():
-        signals, models = pl.read_parquet(kept), json.loads(pl.read_parquet_metadata(kept)["models"])
-        table = table.join(signals, on="id", how="left", maintain_order="left")
+        table, models = read_signals(kept, table)
     else:
         table, models = measured(table)
         if kept is not None:
             columns = [name for names in SIGNALS.values() for name in names]
-            table.select("id", *columns).write_parquet(kept, metadata={"models": json.dumps(models)})
+            with replacing(kept) as path:
+                table.select("id", *columns).write_parquet(path, metadata={"models": json.dumps(models)})
     if rules is not None:
         rules_from.train(table, models).save(rules)
     if weights is not None:

@@ -164,3 +164,10 @@ def test_server_arguments_become_keywords_of_the_engine_in_process() -> None:
     assert as_keywords(given) == {"tp_size": 2, "dtype": "float32", "sleep_on_idle": True, "mem_fraction_static": 0.8}
     with pytest.raises(UsageError, match="tp-size 2"):
         as_keywords(["tp-size 2"])
+
+
+def test_a_verb_that_is_no_table_in_the_config_file_is_one_line(selfplay: Call, tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_text("run = 3\n")
+    done = selfplay("--config", "c.toml", "run", str(EXAMPLES), "-o", "out")
+    assert done.returncode == 2
+    assert "run is no table" in done.stderr

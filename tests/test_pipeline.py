@@ -7,13 +7,15 @@ import os
 import resource
 import signal
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
 import pytest
 
 from selfplay.config import SampleConfig, draws
-from selfplay.core import Conversation, Origin, Site
+from selfplay.core import Candidate, Conversation, Draw, Origin, Site
+from selfplay.engines.base import SampleRequest
 from selfplay.errors import EngineError, SelfplayError, TooManyBadRows, UsageError
 from selfplay.inputs.quarantine import Quarantine
 from selfplay.interrupt import Interrupt
@@ -182,7 +184,7 @@ def test_parts_sampled_but_not_judged_are_judged_on_resume(tmp_path: Path) -> No
         judged.extend(sites["site_id"])
         return turns.with_columns(label=pl.lit("x"))
 
-    Judging(run, judge).finish()
+    Judging(run, judge).finish(Interrupt())
     assert judged == [f"c{i}#1" for i in (0, 1, 2, 3, 8, 9)]
     assert list(run.unfinished()) == []
     run.close()
@@ -196,7 +198,7 @@ def test_what_judging_raises_ends_the_run_and_keeps_the_samples(tmp_path: Path) 
         raise EngineError("the scorer is gone")
 
     with pytest.raises(EngineError, match="the scorer is gone"):
-        Judging(run, judge).finish()
+        Judging(run, judge).finish(Interrupt())
     assert list(run.unfinished()) == [0, 1, 2]
     run.close()
 
@@ -215,7 +217,7 @@ def test_leaving_begins_no_further_part(tmp_path: Path) -> None:
     assert begun.wait(10)
     judging.leave()
     free.set()
-    judging.finish()
+    judging.finish(Interrupt())
     assert list(run.unfinished()) == [1, 2], "the part in work is finished, the others are for the next start"
     run.close()
 
@@ -247,12 +249,12 @@ def test_a_deleted_part_is_done_again_and_nothing_twice(tmp_path: Path, kind: st
     start(tmp_path, ScriptedEngine(4))
     before = sampled(tmp_path)
     run = Run(tmp_path, CONFIG.as_json(), None)
-    Judging(run, lambda turns, sites: turns).finish()
+    Judging(run, lambda turns, sites: turns).finish(Interrupt())
     run.path(kind, number).unlink()
     run.close()
     start(tmp_path, ScriptedEngine(4))
     run = Run(tmp_path, CONFIG.as_json(), None)
-    Judging(run, lambda turns, sites: turns).finish()
+    Judging(run, lambda turns, sites: turns).finish(Interrupt())
     judged = pl.concat([run.read("turns", number) for number in run.parts("turns")])
     run.close()
     assert judged.sort("ordinal", "temperature", "sample").equals(before)
@@ -324,3 +326,39 @@ def test_a_full_disk_is_one_line_and_leaves_no_half_part(tmp_path: Path) -> None
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert not list((tmp_path / "turns").iterdir())
     run.close()
+
+
+def test_a_signal_while_only_judging_is_left_begins_no_further_part(tmp_path: Path) -> None:
+    start(tmp_path, ScriptedEngine(4))
+    run = Run(tmp_path, CONFIG.as_json(), None)
+    interrupt, waited = Interrupt(), threading.Event()
+
+    def judge(turns: pl.DataFrame, sites: pl.DataFrame) -> pl.DataFrame:
+        interrupt.asked = True
+        waited.wait(0.5)
+        return turns
+
+    Judging(run, judge).finish(interrupt)
+    assert list(run.unfinished()) == [1, 2]
+    run.close()
+
+
+def test_a_signal_while_stderr_is_being_written_to_raises_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Busy:
+        def write(self, text: str) -> None:
+            raise RuntimeError("reentrant call")
+
+    with Interrupt() as interrupt:
+        with monkeypatch.context() as patched:
+            patched.setattr("sys.stderr", Busy())
+            os.kill(os.getpid(), signal.SIGINT)
+        assert interrupt.asked
+
+
+def test_half_a_surrogate_pair_from_a_server_does_not_end_the_run(tmp_path: Path) -> None:
+    class Broken(ScriptedEngine):
+        def candidate(self, request: SampleRequest, draw: Draw, batch: str) -> Candidate:
+            return replace(super().candidate(request, draw, batch), turn="a\ud83d")
+
+    start(tmp_path, Broken())
+    assert set(sampled(tmp_path)["turn"]) == {"a?"}

@@ -9,10 +9,12 @@ import pytest
 
 from filters import load_rules
 from selfplay.runs import Run
+from selfplay.show import before_after
 from selfplay.summary import lines, summarize
 from selfplay.tables import SITES, TURNS
 
 RULES = load_rules()
+SESSION = {"sampling_seconds": 2.0, "judging_seconds": 3.0, "completion_tokens": 30, "candidates": 3}
 MESSAGES = '[{"role": "user", "content": "How long do eggs boil?"}, {"role": "assistant", "content": "Eight minutes."}]'
 
 
@@ -39,7 +41,7 @@ def finished(folder: Path) -> Run:
 
 
 def test_counts(tmp_path: Path) -> None:
-    found = summarize(finished(tmp_path), RULES, sampling_seconds=2.0, judging_seconds=3.0)
+    found = summarize(finished(tmp_path), RULES, [SESSION])
     assert found["sites"] == 2
     assert found["candidates"] == 3
     assert found["passed_rules"] == 1
@@ -53,11 +55,30 @@ def test_counts(tmp_path: Path) -> None:
     assert 0 < before["low"] <= before["mean"] <= before["high"] < 1
     assert before["extrapolated"], "no turns of model m were judged"
     assert after["mean"] < 1, "what passed the filter is not thereby genuine"
-    shown = dict(lines(found, []))
+    shown = dict(lines(found))
     assert shown["  no rule fired"] == "1 (33.3%)"
     assert "extrapolated" in shown["estimated genuine, all candidates"]
 
 
 def test_nothing_came_out(tmp_path: Path) -> None:
     run = Run(tmp_path, {}, None)
-    assert lines(summarize(run, RULES, 0.0, 0.0), [{"sites": 0, "candidates": 0, "completion_tokens": 0}])
+    assert lines(summarize(run, RULES, [])) == [("sites", "0"), ("candidates", "0"), ("completion tokens", "0")]
+    assert before_after(run, 3) == []
+
+
+def test_rates_leave_out_what_a_killed_session_did(tmp_path: Path) -> None:
+    half = SESSION | {"sampling_seconds": 1.0, "completion_tokens": 10, "candidates": 1, "judging_seconds": 0.0}
+    found = summarize(finished(tmp_path / "half"), RULES, [half])
+    assert found["tokens_per_second"] == 10, "30 tokens are there, but only 10 were made in the second we know of"
+    assert found["surviving_turns_per_second"] == pytest.approx(1 / 3)
+    nothing = summarize(finished(tmp_path / "none"), RULES, [half | {"completion_tokens": 0, "candidates": 0}])
+    assert nothing["tokens_per_second"] is None
+
+
+def test_no_candidate_chosen(tmp_path: Path) -> None:
+    run = finished(tmp_path)
+    for number in (0, 1):
+        run.write("turns", number, run.read("turns", number).with_columns(selected=pl.lit(False)))
+    found = summarize(run, RULES, [SESSION])
+    assert found["selected"] == 0
+    assert "nothing to estimate" in dict(lines(found))["estimated genuine, selected"]

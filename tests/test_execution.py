@@ -1,0 +1,134 @@
+"""A whole job with an engine without a model: exit codes, what `run.json` says, what is written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from selfplay import execution, judging
+from selfplay.cli import main
+from selfplay.config import SampleConfig, SelectConfig
+from selfplay.engines.base import Engine
+from selfplay.pipeline import Judge
+from tests.scripted import ScriptedEngine
+
+CONFIG = SampleConfig(source="s", source_hash="h", model="m", temperatures={0.7: 1, 1.0: 1}, seed=3)
+Script = Callable[[str], "str | None"]
+Call = Callable[..., int]
+
+
+@pytest.fixture
+def selfplay(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Call:
+    """Calls a verb on three good rows, and on bad ones; returns the exit code."""
+    monkeypatch.chdir(tmp_path)
+    select, _ = judging.configure(judging.Options(tiers="text"))
+
+    def call(
+        verb: str, *arguments: str, script: Script = lambda key: None, bad: int = 0, source: str = "in.jsonl"
+    ) -> int:
+        row = {"messages": [{"role": "user", "content": "Eggs?"}, {"role": "assistant", "content": "Boil them."}]}
+        good = [json.dumps({"id": f"c{i}", "mine": 10**30 + i} | row) for i in range(3)]
+        Path("in.jsonl").write_text("\n".join(good + ["{"] * bad) + "\n")
+
+        @contextmanager
+        def stages(
+            job: Any, config: Any, select: SelectConfig | None, *_: Any
+        ) -> Iterator[tuple[Engine, Judge | None]]:
+            if select is None:
+                yield ScriptedEngine(script=script), None
+                return
+            with judging.opened(select, judging.Options(tiers="text")) as judge:
+                yield ScriptedEngine(script=script), judge
+
+        monkeypatch.setattr(execution, "stages", stages)
+        monkeypatch.setattr(execution, "configure", lambda *_: (CONFIG, None))
+        monkeypatch.setattr(execution, "selecting", lambda job: select if job.judging else None)
+        monkeypatch.setattr("sys.argv", ["selfplay", verb, source, "-o", "out", *arguments])
+        with pytest.raises(SystemExit) as end:
+            main()
+        return int(end.value.code or 0)
+
+    return call
+
+
+def status() -> str:
+    return str(json.loads(Path("out/run.json").read_bytes())["status"])
+
+
+def test_sample_then_run_in_one_folder_keeps_everything(selfplay: Call) -> None:
+    asked: list[str] = []
+    assert selfplay("sample", script=asked.append) == 0
+    assert selfplay("run", script=asked.append) == 0
+    assert asked == ["c0#1", "c1#1", "c2#1"]
+    chosen = [json.loads(line) for line in Path("out/chosen.jsonl").read_text().splitlines()]
+    assert [row["mine"] - 10**30 for row in chosen] == [int(row["conversation_id"][1:]) for row in chosen]
+    assert len(chosen) + len(pl.read_parquet("out/rejected.parquet")) == 6
+
+
+def test_an_engine_that_fails_at_every_site_ends_with_1_and_they_are_tried_again(
+    selfplay: Call, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert selfplay("run", "--show", "2", script=lambda key: "no luck") == 1
+    assert "3 sites failed" in capsys.readouterr().err
+    assert len(Path("out/failed.jsonl").read_text().splitlines()) == 3
+    assert selfplay("run") == 0
+    assert not Path("out/failed.jsonl").exists()
+
+
+@pytest.mark.parametrize("limit", ["1", "30%"])
+def test_too_many_bad_rows_end_with_3_and_the_record_says_failed(selfplay: Call, limit: str) -> None:
+    assert selfplay("run", "--max-bad", limit, bad=2) == 3
+    assert status() == "failed"
+    assert not Path("out/chosen.jsonl").exists()
+    assert selfplay("run", "--max-bad", "50%", bad=2) == 0
+    assert status() == "done"
+    assert len(Path("out/quarantine.jsonl").read_text().splitlines()) == 2
+
+
+def test_after_a_kill_the_table_counts_what_is_there(selfplay: Call, capsys: pytest.CaptureFixture[str]) -> None:
+    assert selfplay("sample") == 0
+    record = json.loads(Path("out/run.json").read_bytes())
+    Path("out/run.json").write_text(json.dumps(record | {"sessions": [], "status": "running"}))
+    capsys.readouterr()
+    assert selfplay("sample") == 0
+    assert "candidates 6" in " ".join(capsys.readouterr().err.split())
+
+
+def test_what_the_system_refuses_is_one_line(
+    selfplay: Call, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device", "out/chosen.jsonl")
+
+    monkeypatch.setattr("selfplay.dataset.write_lines", full)
+    assert selfplay("run", "-q") == 1
+    assert "selfplay: [Errno 28] No space left on device: 'out/chosen.jsonl'" in capsys.readouterr().err
+
+
+def test_a_second_signal_leaves_without_waiting_for_threads(selfplay: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Left(Exception):
+        pass
+
+    def insist(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    def leave(code: int) -> None:
+        raise Left(code)
+
+    monkeypatch.setattr(execution, "finish", insist)
+    monkeypatch.setattr("selfplay.cli.leave_now", leave)
+    with pytest.raises(Left, match="130"):
+        selfplay("run")
+
+
+def test_a_folder_in_the_folder_that_is_read_is_refused(selfplay: Call, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("data").mkdir()
+    assert selfplay("run", "-o", "data/out", source="data") == 2
+    assert "data/out lies in data" in capsys.readouterr().err
+    assert not Path("data/out").exists()
