@@ -5,10 +5,11 @@ from __future__ import annotations
 import itertools
 import platform
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -107,7 +108,9 @@ def execute(job: Job, out: Path, *, fresh: bool, quiet: bool, examples: int = 0)
         stack.callback(run.close)
         quarantine = stack.enter_context(Quarantine(out / "quarantine.jsonl", job.max_bad))
         engine, judge = stack.enter_context(stages(job, config, select, template, out / "engine.log"))
-        run.save(status="running", versions=versions(), engine=engine.describe())
+        described = engine.describe()
+        refuse_other_dtype(run, described)
+        run.save(status="running", versions=versions(), engine=described)
         with Interrupt() as interrupt, progress.shown(quiet) as shown:
             judging_parts = pipeline.Judging(run, judge) if judge is not None else None
             session = pipeline.sample(
@@ -131,6 +134,16 @@ def execute(job: Job, out: Path, *, fresh: bool, quiet: bool, examples: int = 0)
         if not quiet and code != 130:
             show.closing(run, examples)
         return code
+
+
+def refuse_other_dtype(run: Run, described: Mapping[str, Any]) -> None:
+    """Raises UsageError where samples are there in another dtype. Only an open engine knows what `auto` means."""
+    before, now = run.record.get("engine", {}).get("dtype"), described.get("dtype")
+    if before is not None and now is not None and before != now and run.parts("sampled"):
+        raise UsageError(
+            f"{run.folder} holds a run with other settings (dtype: {before!r} -> {now!r}); sample in {before} again, "
+            "name another folder, or start over with --fresh"
+        )
 
 
 def finish(run: Run, job: Job, session: pipeline.Session, quarantine: Quarantine) -> int:

@@ -132,3 +132,21 @@ def test_a_folder_in_the_folder_that_is_read_is_refused(selfplay: Call, capsys: 
     assert selfplay("run", "-o", "data/out", source="data") == 2
     assert "data/out lies in data" in capsys.readouterr().err
     assert not Path("data/out").exists()
+
+
+def test_samples_of_two_dtypes_do_not_mix(
+    selfplay: Call, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(ScriptedEngine, "describe", lambda self: {"dtype": "float32"})
+    assert selfplay("run") == 0
+    monkeypatch.setattr(ScriptedEngine, "describe", lambda self: {"dtype": "bfloat16"})
+    assert selfplay("run") == 2
+    assert "dtype: 'float32' -> 'bfloat16'" in capsys.readouterr().err
+    assert selfplay("run", "--fresh") == 0
+
+
+def test_temperatures_that_would_share_seeds_are_one_given_twice(
+    selfplay: Call, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert selfplay("run", "--temperature", "0.7", "--temperature", "0.70000001") == 2
+    assert "--temperature 0.7 is given twice" in capsys.readouterr().err

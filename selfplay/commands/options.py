@@ -34,7 +34,8 @@ class Temperatures(click.ParamType):  # type: ignore[type-arg]
             return value
         temperature, _, count = str(value).partition(":")
         try:
-            found = float(temperature), int(count) if count else None
+            # Six digits are what seeds and the saved configuration tell apart.
+            found = float(f"{float(temperature):g}"), int(count) if count else None
         except ValueError:
             self.fail(f"{value!r} is not a temperature such as 0.7 or 0.7:4", param, ctx)
         if not 0 <= found[0] <= 10 or (found[1] is not None and found[1] < 1):
