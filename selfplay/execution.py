@@ -113,10 +113,15 @@ def execute(job: Job, out: Path, *, fresh: bool, quiet: bool, examples: int = 0)
         run.save(status="running", versions=versions(), engine=described)
         with Interrupt() as interrupt, progress.shown(quiet) as shown:
             judging_parts = pipeline.Judging(run, judge) if judge is not None else None
-            session = pipeline.sample(
-                run, engine, config, template, context_length(engine, template), read_sites(job, path, quarantine),
-                quarantine, interrupt, shown, judging_parts.submit if judging_parts else lambda number: None,
-            )  # fmt: skip
+            try:
+                session = pipeline.sample(
+                    run, engine, config, template, context_length(engine, template), read_sites(job, path, quarantine),
+                    quarantine, interrupt, shown, judging_parts.submit if judging_parts else lambda number: None,
+                )  # fmt: skip
+            except BaseException:
+                if judging_parts is not None:  # it must not write on once the lock and its models are gone
+                    judging_parts.leave(wait=not interrupt.now)
+                raise
             if judging_parts is not None:
                 if session.interrupted:
                     judging_parts.leave()

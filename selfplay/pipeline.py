@@ -184,10 +184,12 @@ class Judging:
         if self._error is not None:
             raise self._error
 
-    def leave(self) -> None:
-        """Begins no further part; they are judged on resume."""
+    def leave(self, wait: bool = False) -> None:
+        """Begins no further part; they are judged on resume. `wait`: until the one in work is written."""
         self._left = True
         self._numbers.put(None)
+        if wait:
+            self._thread.join()
 
     def _work(self) -> None:
         while (number := self._numbers.get()) is not None and not self._left:

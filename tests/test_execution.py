@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -150,3 +152,42 @@ def test_temperatures_that_would_share_seeds_are_one_given_twice(
 ) -> None:
     assert selfplay("run", "--temperature", "0.7", "--temperature", "0.70000001") == 2
     assert "--temperature 0.7 is given twice" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("written", [False, True])
+def test_dying_at_each_file_that_is_written_loses_nothing_and_does_nothing_twice(
+    selfplay: Call, monkeypatch: pytest.MonkeyPatch, written: bool
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def outcome() -> tuple[Any, ...]:
+        turns = pl.concat([pl.read_parquet(part) for part in sorted(Path("out/turns").iterdir())])
+        return Path("out/chosen.jsonl").read_bytes(), pl.read_parquet("out/rejected.parquet").rows(), turns.rows()
+
+    monkeypatch.setattr("selfplay.pipeline.FLUSH_SITES", 1)
+    assert selfplay("run", "-q") == 0
+    whole, really = outcome(), os.replace
+    for moment in range(1, 100):
+        shutil.rmtree("out")
+        calls = 0
+
+        def replace(source: Path, place: Path, moment: int = moment) -> None:
+            nonlocal calls
+            calls += 1
+            if calls != moment or written:
+                really(source, place)
+            if calls == moment:
+                raise Killed
+
+        monkeypatch.setattr(os, "replace", replace)
+        try:
+            died = selfplay("run", "-q") != 0
+        except Killed:
+            died = True
+        monkeypatch.setattr(os, "replace", really)
+        assert selfplay("run", "-q") == 0
+        assert outcome() == whole, f"after dying at write {moment}"
+        if not died:
+            break
+    assert moment > 12, "run.json, three parts of three kinds, the dataset"
