@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 
 KINDS = ("sites", "sampled", "turns")
 FORMAT = 1
+WRITTEN = (
+    "run.json", "chosen.jsonl", "rejected.parquet", "turns.jsonl", "quarantine.jsonl", "failed.jsonl", "engine.log"
+)  # fmt: skip
+"""The files that a run writes. `--fresh` removes these and the parts; whatever else lies there is somebody's."""
 
 
 class Run:
@@ -52,7 +56,12 @@ class Run:
         # Nothing of somebody else's may be touched, so this comes before the lock and before --fresh.
         if existed and not (folder / "run.json").exists() and any(p.name != ".lock" for p in folder.iterdir()):
             raise UsageError(f"{folder} is not empty and holds no run; name another folder with -o")
-        folder.mkdir(parents=True, exist_ok=True)
+        if existed and _foreign(folder / "run.json"):
+            raise UsageError(f"{folder}/run.json is not of a selfplay run; name another folder with -o")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"cannot make the folder {folder}: {error.strerror}") from None
         self._lock = self._take_lock()
         try:
             if fresh:
@@ -79,11 +88,10 @@ class Run:
         return lock
 
     def _clear(self) -> None:
-        for kind in (*KINDS, "data"):
+        for kind in KINDS:
             shutil.rmtree(self.folder / kind, ignore_errors=True)
-        for path in self.folder.iterdir():
-            if path.is_file() and path.name != ".lock":
-                path.unlink()
+        for name in WRITTEN:
+            (self.folder / name).unlink(missing_ok=True)
 
     def _open(self, sample: dict[str, Any], select: dict[str, Any] | None) -> dict[str, Any]:
         path = self.folder / "run.json"
@@ -154,3 +162,12 @@ class Run:
     def close(self) -> None:
         """Lets go of the lock."""
         self._lock.close()
+
+
+def _foreign(path: Path) -> bool:
+    """Whether this is another program's file: JSON, but not what a run records. A broken one may be ours."""
+    try:
+        record = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return False
+    return not (isinstance(record, dict) and "sample" in record)
