@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import importlib
 import os
 import sys
@@ -48,14 +50,30 @@ class Verbs(click.Group):
 
 def by_parameter(command: click.Command, table: dict[str, Any]) -> dict[str, Any]:
     """A table of the TOML file, keyed by option names as typed, keyed by click's parameter names instead."""
-    names = {opt.lstrip("-"): param.name for param in command.params for opt in (*param.opts, *param.secondary_opts)}
+    if not isinstance(table, dict):
+        raise click.UsageError(f"the config file has {command.name} = …; options go into a table [{command.name}]")
+    options = {opt.lstrip("-"): param for param in command.params for opt in (*param.opts, *param.secondary_opts)}
     given = {}
     for key, value in table.items():
-        name = names.get(key.replace("_", "-"))
-        if name is None:
+        option = options.get(key.replace("_", "-"))
+        if not isinstance(option, click.Option) or option.name is None:
             raise click.UsageError(f"[{command.name}] in the config file has {key!r}, which is no option of it")
-        given[name] = value
+        given[option.name] = as_typed(option, value, f"[{command.name}] {printable(key)} in the config file")
     return given
+
+
+def as_typed(option: click.Option, value: Any, where: str) -> Any:
+    """A TOML value as the flag's would be typed, so that click checks both alike; `where` is for the message."""
+    if option.is_flag:
+        if not isinstance(value, bool):
+            raise click.UsageError(f"{where} is a switch: give true or false")
+        return value
+    values = value if isinstance(value, list) and option.multiple else [value]
+    if any(isinstance(each, bool | list | dict) for each in values):
+        more = " or a list of them" if option.multiple else ""
+        raise click.UsageError(f"{where} takes a string or number{more}")
+    typed = [str(each) for each in values]
+    return typed if option.multiple else typed[0]
 
 
 def read_config(ctx: click.Context, _param: click.Parameter, path: str | None) -> None:
@@ -72,9 +90,6 @@ def read_config(ctx: click.Context, _param: click.Parameter, path: str | None) -
     unknown = sorted(set(tables) - set(VERBS))
     if unknown:
         raise click.BadParameter(f"{path}: no verb [{printable(unknown[0])}]; tables are {', '.join(VERBS)}")
-    plain = sorted(verb for verb, table in tables.items() if not isinstance(table, dict))
-    if plain:
-        raise click.BadParameter(f"{path}: {plain[0]} is no table; write [{plain[0]}] above its options")
     ctx.default_map = tables
 
 
@@ -98,8 +113,10 @@ def cli() -> None:
 
 def main() -> None:
     """Console entry point. Exit codes: 0 done, 1 failed, 2 usage, 3 too many bad rows, 130 interrupted."""
+    if sys.stdout is None:  # closed by the caller, `>&-`
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for as long as the process lives
     try:
-        status: Any = cli.main(standalone_mode=False)
+        status: Any = cli.main(prog_name="selfplay", standalone_mode=False)
     except (click.exceptions.Abort, KeyboardInterrupt):  # click makes the first of the second
         click.echo("selfplay: interrupted", err=True)
         leave_now(130)
@@ -114,8 +131,12 @@ def main() -> None:
         # The reader of our output left (`selfplay … | head`); keep the interpreter from complaining at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except OSError as error:  # a full disk, a file that may not be read
-        click.echo(f"selfplay: {printable(str(error))}", err=True)
+    except OSError as error:
+        # A folder that cannot be made, a disk that is full: whatever no verb has better words for.
+        where = f"{error.filename}: " if error.filename else ""
+        click.echo(f"selfplay: {printable(f'{where}{error.strerror or error}')}", err=True)
+        if error.errno == errno.ENOSPC:  # stdout itself may be what is full; the flush at exit would complain again
+            leave_now(1)
         sys.exit(1)
     if status == 130:
         leave_now(130)
@@ -124,6 +145,7 @@ def main() -> None:
 
 def leave_now(code: int) -> NoReturn:
     """Ends the process without waiting for threads, which may be in the middle of a forward pass."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
     os._exit(code)

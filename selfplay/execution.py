@@ -19,7 +19,7 @@ from selfplay.engines.base import Engine
 from selfplay.engines.opening import check, open_engine
 from selfplay.errors import EngineError, TooManyBadRows, UsageError
 from selfplay.inputs.quarantine import Quarantine, parse_max_bad
-from selfplay.inputs.source import readable
+from selfplay.inputs.source import keep_apart, readable
 from selfplay.interrupt import Interrupt
 from selfplay.job import Job, configure, read_sites
 from selfplay.learned import load_rules
@@ -98,6 +98,9 @@ def execute(job: Job, out: Path, *, fresh: bool, quiet: bool, examples: int = 0)
     parse_max_bad(job.max_bad)
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out} is a file; -o names a folder")
+    keep_apart(job.conversations, out, "-o")
+    if job.conversations != "-" and Path(job.conversations).resolve().is_relative_to(out.resolve()):
+        raise UsageError(f"{job.conversations} lies in the run's folder {out}; move it, or name another folder with -o")
     with ExitStack() as stack:
         path = stack.enter_context(readable(job.conversations))
         config, template = configure(job, path, None if fresh else out)

@@ -49,6 +49,8 @@ def from_options(values: Mapping[str, Any]) -> Job:
         UsageError: Options that do not fit together.
     """
     given = dict(values)
+    if given["model"] is not None and not given["model"].strip():
+        raise UsageError("--model is empty; give a name, a folder or a Hugging Face id")
     if given["model"] is None and not given["base_urls"]:
         given["model"] = DEFAULT_MODEL
     temperatures: dict[float, int] = {}

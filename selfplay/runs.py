@@ -58,7 +58,12 @@ class Run:
         ours = {folder / ".lock", *folder.glob(f".run.json{LEFTOVER}")} if existed else set()
         if existed and not (folder / "run.json").exists() and set(folder.iterdir()) - ours:
             raise UsageError(f"{folder} is not empty and holds no run; name another folder with -o")
-        folder.mkdir(parents=True, exist_ok=True)
+        if existed and _foreign(folder / "run.json"):
+            raise UsageError(f"{folder}/run.json is not of a selfplay run; name another folder with -o")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"cannot make the folder {folder}: {error.strerror}") from None
         self._lock = self._take_lock()
         try:
             if fresh:
@@ -184,3 +189,12 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except (pl.exceptions.PolarsError, OSError) as error:
         raise SelfplayError(f"cannot write {path}: {error}") from None
+
+
+def _foreign(path: Path) -> bool:
+    """Whether this is another program's file: JSON, but not what a run records. A broken one may be ours."""
+    try:
+        record = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return False
+    return not (isinstance(record, dict) and "sample" in record)

@@ -99,6 +99,9 @@ def train(folder: Path, rules: Path | None, weights: Path | None, kept: Path | N
     if rules is None and weights is None:
         raise UsageError("what to learn? Give --rules FILE, --weights FILE or both")
     table = read_judged(folder)
+    for path in (rules, weights, kept):  # measuring takes minutes: find out now
+        if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
+            raise UsageError(f"{path}: cannot be written; give a file in a folder that is there")
     if kept is not None and kept.exists():
         table, models = read_signals(kept, table)
     else:

@@ -166,8 +166,97 @@ def test_server_arguments_become_keywords_of_the_engine_in_process() -> None:
         as_keywords(["tp-size 2"])
 
 
-def test_a_verb_that_is_no_table_in_the_config_file_is_one_line(selfplay: Call, tmp_path: Path) -> None:
-    (tmp_path / "c.toml").write_text("run = 3\n")
-    done = selfplay("--config", "c.toml", "run", str(EXAMPLES), "-o", "out")
+CONVERSATION = '{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "an answer"}]'
+
+
+@pytest.mark.parametrize("verb", ["filter", "rank"])
+def test_the_input_is_never_written_over(selfplay: Call, tmp_path: Path, verb: str) -> None:
+    text = CONVERSATION + ', "turn": "and then?"}\nnot json\n'
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "turns.jsonl").write_text(text)
+    (tmp_path / "link.jsonl").symlink_to("data/turns.jsonl")
+    for source, out in (("data/turns.jsonl", "data/turns.jsonl"), ("data", "data/turns.jsonl"),
+                        ("data/turns.jsonl", "link.jsonl")):  # fmt: skip
+        done = selfplay(verb, source, "--tiers", "text", "-o", out)
+        assert done.returncode == 2
+        assert "-o" in done.stderr
+        assert "the input" in done.stderr
+    assert (tmp_path / "data" / "turns.jsonl").read_text() == text
+
+
+def test_bad_rows_and_results_do_not_share_a_file(selfplay: Call, tmp_path: Path) -> None:
+    (tmp_path / "turns.jsonl").write_text(CONVERSATION + ', "turn": "and then?"}\n')
+    done = selfplay("filter", "turns.jsonl", "--tiers", "text", "-o", "o.jsonl", "--quarantine", "./o.jsonl")
     assert done.returncode == 2
-    assert "run is no table" in done.stderr
+    assert "that is where -o writes" in done.stderr
+
+
+def test_bad_rows_do_not_go_into_the_folder_that_is_read(selfplay: Call, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "c.jsonl").write_text(CONVERSATION + "}\n")
+    done = selfplay("inspect", "data", "--quarantine", "data/c.jsonl")
+    assert done.returncode == 2
+    assert "lies in the input" in done.stderr
+    assert (tmp_path / "data" / "c.jsonl").read_text() == CONVERSATION + "}\n"
+
+
+def test_a_run_and_its_input_do_not_contain_each_other(selfplay: Call, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "c.jsonl").write_text(CONVERSATION + "}\n")
+    inside = selfplay("run", "run/c.jsonl", "-o", "run", "--fresh")
+    assert inside.returncode == 2
+    assert "lies in the run's folder" in inside.stderr
+    around = selfplay("run", "run", "-o", "run/out")
+    assert around.returncode == 2
+    assert "lies in the input" in around.stderr
+    assert [p.name for p in (tmp_path / "run").iterdir()] == ["c.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("toml", "says"),
+    [
+        ("run = 5", "options go into a table [run]"),
+        ("[run]\nn = [1, 2]", "n in the config file takes a string or number"),
+        ("[run]\nn = 2.7", "'2.7' is not a valid"),
+        ("[run]\nn = true", "n in the config file takes a string or number"),
+        ("[run]\nfresh = 'no'", "give true or false"),
+        ("[run]\ntemperature = ['x']", "not a temperature"),
+        ("[run]\ntiers = {a = 1}", "takes a string or number"),
+        ("[run]\nconversations = 'c.jsonl'", "no option"),
+    ],
+)
+def test_a_config_of_the_wrong_type_is_one_line(selfplay: Call, tmp_path: Path, toml: str, says: str) -> None:
+    (tmp_path / "c.toml").write_text(toml)
+    done = selfplay("--config", "c.toml", "run", "nothing.jsonl", "-o", "d")
+    assert done.returncode == 2
+    assert says in done.stderr
+
+
+def test_a_config_may_give_one_value_where_several_go(selfplay: Call, tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_text("[run]\ntemperature = 0.5\nbase-url = 'http://127.0.0.1:9'\nfresh = false")
+    done = selfplay("--config", "c.toml", "run", "nothing.jsonl", "-o", "d")
+    assert "--base-url goes with --engine" in done.stderr
+
+
+def test_a_disk_that_is_full_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "c.jsonl").write_text(CONVERSATION + "}\n")
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", CODE, "inspect", str(tmp_path / "c.jsonl")],
+            stdout=full, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT,
+        )  # fmt: skip
+    assert (done.returncode, done.stderr) == (1, "selfplay: No space left on device\n")
+
+
+def test_an_empty_model_name_is_refused(selfplay: Call, tmp_path: Path) -> None:
+    (tmp_path / "c.jsonl").write_text(CONVERSATION + "}\n")
+    done = selfplay("run", "c.jsonl", "-o", "d", "--model", "")
+    assert done.returncode == 2
+    assert "--model is empty" in done.stderr
+
+
+def test_train_finds_out_at_once_that_it_cannot_write(selfplay: Call, tmp_path: Path) -> None:
+    judged = ROOT / "filters" / "judged"
+    done = selfplay("train", str(judged), "--rules", "missing/rules.json")
+    assert done.returncode == 2
+    assert "missing/rules.json: cannot be written" in done.stderr

@@ -148,9 +148,26 @@ def test_fresh_removes_the_earlier_run_and_nothing_else(tmp_path: Path) -> None:
     start(tmp_path, ScriptedEngine())
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "mine.txt").write_text("keep")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "mine.txt").write_text("keep")
     Run(tmp_path, {"other": 1}, None, fresh=True).close()
     assert not list((tmp_path / "sampled").iterdir())
+    assert (tmp_path / "mine.txt").exists()
+    assert (tmp_path / "data").exists()
     assert (tmp_path / "notes" / "mine.txt").read_text() == "keep"
+
+
+def test_another_programs_run_json_is_not_taken_for_a_run(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text('{"mine": 1}')
+    for fresh in (False, True):
+        with pytest.raises(UsageError, match="not of a selfplay run"):
+            Run(tmp_path, {}, None, fresh=fresh)
+    assert [p.read_text() for p in tmp_path.iterdir()] == ['{"mine": 1}']
+
+
+def test_a_folder_that_cannot_be_made_is_a_users_mistake() -> None:
+    with pytest.raises(UsageError, match="cannot make the folder /proc/none/x"):
+        Run(Path("/proc/none/x"), {}, None)
 
 
 def test_two_processes_do_not_work_in_one_folder(tmp_path: Path) -> None:

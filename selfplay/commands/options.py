@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from selfplay.errors import UsageError
+
 if TYPE_CHECKING:
     from selfplay.inputs.quarantine import Quarantine
 
@@ -124,8 +126,13 @@ def quarantine_beside(out: str, given: str | None, max_bad: str | None, source: 
     import os
 
     from selfplay.inputs.quarantine import Quarantine
+    from selfplay.inputs.source import keep_apart
 
     nowhere = out == "-" or (os.path.exists(out) and not os.path.isfile(out))
+    if out != "-":
+        keep_apart(source, out, "-o")
+        if given and os.path.realpath(given) == os.path.realpath(out):
+            raise UsageError(f"--quarantine {given}: that is where -o writes; give another file")
     path = given or (None if nowhere else f"{out}.quarantine.jsonl")
     if path and not given:
         with contextlib.suppress(OSError):  # Quarantine says what is wrong

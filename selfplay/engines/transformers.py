@@ -266,6 +266,7 @@ def _by_likeness(requests: Sequence[SampleRequest]) -> list[SampleRequest]:
 
 def _load(place: str, revision: str | None, device: str, dtype: str) -> Any:
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
     from selfplay.models import quiet_loading
@@ -276,7 +277,7 @@ def _load(place: str, revision: str | None, device: str, dtype: str) -> Any:
         with quiet_loading():
             model = AutoModelForCausalLM.from_pretrained(place, revision=revision, dtype=getattr(torch, dtype))
         return model.to(device).eval()
-    except (OSError, ValueError, AttributeError, RuntimeError, ImportError, KeyError) as error:
+    except (OSError, ValueError, AttributeError, RuntimeError, ImportError, KeyError, SafetensorError) as error:
         raise EngineError(
             f"cannot load {place}: {_line(error)}; `selfplay models get smollm2-135m` gets the embedded model"
         ) from error

@@ -7,13 +7,13 @@ so that printing it is safe whatever the row held.
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from pathlib import Path
 from types import TracebackType
 
 from selfplay.core import Origin
 from selfplay.errors import SelfplayError, TooManyBadRows, UsageError
+from selfplay.inputs.source import keep_apart
 
 ROW_CHARS = 2_000
 """How much of a bad row's raw text is kept."""
@@ -83,8 +83,8 @@ class Quarantine:
         self._last: Origin | None = None
         self._file = None
         if self.path is not None:
-            if source is not None and os.path.exists(source) and self.path.exists() and self.path.samefile(source):
-                raise UsageError(f"--quarantine {self.path}: that is the input; give another file")
+            if source is not None:
+                keep_apart(source, self.path, "--quarantine")
             try:
                 self._file = self.path.open("w", encoding="ascii")
             except OSError as error:

@@ -30,6 +30,21 @@ def readable(conversations: str) -> Iterator[str]:
         yield str(path)
 
 
+def keep_apart(source: str, written: str | Path, option: str) -> None:
+    """Refuses to write onto the input, or into the folder that is the input.
+
+    Raises:
+        UsageError: Naming the option that says where to write.
+    """
+    if source == "-" or not Path(source).exists():
+        return
+    place, read = Path(written).resolve(), Path(source).resolve()
+    if place == read or (place.is_file() and place.samefile(read)):
+        raise UsageError(f"{option} {written}: that is the input; give another place")
+    if read.is_dir() and place.is_relative_to(read):
+        raise UsageError(f"{option} {written} lies in the input {source}; give a place outside it")
+
+
 def content_hash(path: str) -> str:
     """Hash of a file's bytes, or of the names and bytes of all files in a folder. Resuming needs the same input."""
     digest = hashlib.blake2b(digest_size=16)
