@@ -120,3 +120,8 @@ def test_no_good_row_at_all_is_too_many_under_any_limit() -> None:
 def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(SelfplayError, match="cannot write"):
         Quarantine(tmp_path / "no" / "such" / "folder.jsonl")
+
+
+def test_too_many_bad_rows_say_where_even_without_a_file() -> None:
+    with Quarantine(None, "0") as quarantine, pytest.raises(TooManyBadRows, match=r"the first in rows\.jsonl, line 7"):
+        quarantine.add(Origin("rows.jsonl", 7), "broken JSON: x")

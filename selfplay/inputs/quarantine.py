@@ -158,4 +158,6 @@ class Quarantine:
         self.close()
         reasons = ", ".join(f"{count:,} × {kind}" for kind, count in self.counts.most_common(3))
         where = f"; see {self.path}" if self.path is not None else ""
+        if not where and self.first:
+            where = f"; the first in {self.first[0]['file']}, line {self.first[0]['line']}"
         raise TooManyBadRows(f"{what} ({reasons}){where}")
