@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import importlib
 import os
 import sys
@@ -135,8 +134,8 @@ def main() -> None:
         # A folder that cannot be made, a disk that is full: whatever no verb has better words for.
         where = f"{error.filename}: " if error.filename else ""
         click.echo(f"selfplay: {printable(f'{where}{error.strerror or error}')}", err=True)
-        if error.errno == errno.ENOSPC:  # stdout itself may be what is full; the flush at exit would complain again
-            leave_now(1)
+        with contextlib.suppress(ValueError):  # stdout itself may be what is full; its flush at exit would complain
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     if status == 130:
         leave_now(130)

@@ -105,8 +105,6 @@ def execute(job: Job, out: Path, *, fresh: bool, quiet: bool, examples: int = 0)
         path = stack.enter_context(readable(job.conversations))
         config, template = configure(job, path, None if fresh else out)
         select = selecting(job)
-        if Path(path).is_dir() and out.resolve().is_relative_to(Path(path).resolve()):
-            raise UsageError(f"{out} lies in {path}, which is read as a whole; name a folder elsewhere with -o")
         run = Run(out, config.as_json(), select.as_json() if select else None, fresh)
         stack.callback(run.close)
         quarantine = stack.enter_context(Quarantine(out / "quarantine.jsonl", job.max_bad))

@@ -124,6 +124,8 @@ class Run:
                 f"{self.folder} was made by another version of selfplay (format {record['format']!r}, this one has "
                 f"{FORMAT}); use that version, name another folder, or start over with --fresh"
             )
+        if changed and not self.parts("sampled"):
+            return new  # a start that came to nothing, say for a wrong model name, binds nobody
         if changed:
             raise UsageError(
                 f"{self.folder} holds a run with other settings ({'; '.join(changed)}); "

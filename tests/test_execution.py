@@ -110,7 +110,7 @@ def test_what_the_system_refuses_is_one_line(
 
     monkeypatch.setattr("selfplay.dataset.write_lines", full)
     assert selfplay("run", "-q") == 1
-    assert "selfplay: [Errno 28] No space left on device: 'out/chosen.jsonl'" in capsys.readouterr().err
+    assert "selfplay: out/chosen.jsonl: No space left on device" in capsys.readouterr().err
 
 
 def test_a_second_signal_leaves_without_waiting_for_threads(selfplay: Call, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,7 +132,7 @@ def test_a_second_signal_leaves_without_waiting_for_threads(selfplay: Call, monk
 def test_a_folder_in_the_folder_that_is_read_is_refused(selfplay: Call, capsys: pytest.CaptureFixture[str]) -> None:
     Path("data").mkdir()
     assert selfplay("run", "-o", "data/out", source="data") == 2
-    assert "data/out lies in data" in capsys.readouterr().err
+    assert "data/out lies in the input data" in capsys.readouterr().err
     assert not Path("data/out").exists()
 
 

@@ -137,6 +137,12 @@ def test_another_configuration_is_refused_with_the_difference(tmp_path: Path) ->
         start(tmp_path, ScriptedEngine(), other)
 
 
+def test_a_start_that_sampled_nothing_binds_nobody(tmp_path: Path) -> None:
+    Run(tmp_path, {"model": "misspelt"}, None).close()
+    Run(tmp_path, {"model": "right"}, None).close()
+    assert json.loads((tmp_path / "run.json").read_bytes())["sample"] == {"model": "right"}
+
+
 def test_a_folder_with_other_things_is_not_touched(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("precious")
     with pytest.raises(UsageError, match="holds no run"):
@@ -318,7 +324,6 @@ def test_a_kill_while_starting_over_leaves_a_folder_that_can_be_used(
     [
         ('{"format": 2, "sample": {}}', "another version of selfplay .format 2"),
         ('{"format": 1, "sample": null, "select": null}', "cannot be read"),
-        ("[]", "cannot be read"),
         ("{", "cannot be read"),
     ],
 )
