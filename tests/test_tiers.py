@@ -19,10 +19,8 @@ from selfplay.errors import EngineError, SelfplayError
 from selfplay.signals import measure, tiers
 from selfplay.signals.tiers import CHOICES, Measurer, settle
 
-OWN = {
-    "embedder": {"model": "all-minilm-l6-v2", "revision": "here"},
-    "scorer": {"model": "smollm2-135m", "revision": "here", "template_hash": "t"},
-}
+OWN = dict(rerank.load_weights().measured_with)
+"""What measured the signals that the shipped weights were learned from."""
 OTHER = {"embedder": OWN["embedder"], "scorer": {**OWN["scorer"], "revision": "another"}}
 MESSAGES = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "One. Two."}]
 
@@ -134,7 +132,7 @@ def test_the_verbs_refuse_another_scorer_in_one_line_or_say_what_they_do_without
     assert refused.stdout == ""
     done = CliRunner().invoke(cli, call, catch_exceptions=False)
     assert len(done.stdout.splitlines()) == 1
-    assert "without likelihood signals: scorer revision is 'here'" in done.stderr
+    assert f"without likelihood signals: scorer revision is {OWN['scorer']['revision']!r}" in done.stderr
 
 
 @pytest.mark.parametrize("option", ["rules", "weights"])
@@ -145,6 +143,11 @@ def test_a_run_refuses_another_scorer_or_leaves_the_tier_out(strangers: dict[str
     config, notes = judging.configure(judging.Options(**{option: path}))
     assert config.tiers == ("text", "embedding")
     assert len(notes) == 1
+
+
+def test_what_is_shipped_was_learned_with_one_pair_of_models() -> None:
+    assert filters.load_rules().models == OWN
+    assert {"embedder", "scorer"} == OWN.keys()
 
 
 @pytest.mark.parametrize("option", ["rules", "weights"])
