@@ -29,7 +29,7 @@ sglang:
 	bash tests/integration/sglang_cpu/install.sh $(SGLANG)
 
 demo: models
-	$(BIN)/selfplay run selfplay/examples/conversations.jsonl -o out/demo --n 8 --max-tokens 48 --fresh --show 3
+	$(BIN)/selfplay run selfplay/examples/conversations.jsonl -o out/demo --limit 20 --n 8 --max-tokens 48 --fresh --show 3
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -29,7 +29,7 @@ class TransformersEngine:
             faster than more, since threads wait for each other. Another number may round differently, so a run that
             is to be repeated keeps it.
         sites_per_batch: Most sites decoded together.
-        group: Consecutive requests among which batches are formed; by default four batches' worth.
+        group: Consecutive requests among which batches are formed; by default two batches' worth.
         kv_bytes: Bytes of keys and values a batch may hold; long prompts make smaller batches.
         score_tokens: Most tokens scored in one pass, prefixes included.
         stop_at_eos: Also end turns at the model's own end tokens, as inference servers do.
@@ -81,7 +81,7 @@ class TransformersEngine:
         self.context_length = self._tokenizer.context_length
         self._eos = tuple(self._tokenizer.eos_token_ids) if stop_at_eos else ()
         self._sites_per_batch = max(1, sites_per_batch)
-        self.group = group or 4 * self._sites_per_batch
+        self.group = group or 2 * self._sites_per_batch
         self._kv_bytes, self._score_tokens = kv_bytes, score_tokens
         self._bytes_per_token = _bytes_per_token(config, self._model.dtype.itemsize)
 
