@@ -74,7 +74,8 @@ def test_another_scorer_is_left_out_by_auto_and_refused_by_name(what: str) -> No
     assert chosen == ("text", "embedding")
     assert len(notes) == 1
     assert f"the {what} were learned with 'another'" in notes[0]
-    with pytest.raises(SelfplayError, match="--tiers all: no likelihood signals: scorer revision is 'bcc81830d10ce7d9'") as caught:
+    told = f"--tiers all: no likelihood signals: scorer revision is {OWN['scorer']['revision']!r}"
+    with pytest.raises(SelfplayError, match=told) as caught:
         settle("all", {what: OTHER})
     assert "\n" not in str(caught.value)
     assert settle("text+embedding", {what: OTHER})[0] == ("text", "embedding")
