@@ -138,8 +138,7 @@ def sample(
     except EngineError as error:
         session.error = error
     except KeyboardInterrupt:
-        interrupt.asked = True
-        # Stop now: but what has been finished is written, unless the user insists once more.
+        interrupt.asked = True  # stop now; what has been finished is still written
     session.interrupted = interrupt.asked
     flush(complete_only=engine.group > 1)
     return session
