@@ -55,11 +55,15 @@ def summarize(run: Run, rules: RuleSet, sessions: Sequence[Mapping[str, Any]]) -
         .collect()
         .row(0, named=True)
     )
-    by_site = turns.group_by("site_id").agg(pl.len(), pl.col("genuine").any()).join(sites, on="site_id")
-    n_sites, barren, prompt_tokens = (
+    reasons = pl.col("rejected_for")
+    only_cut = (reasons == "truncated").any() & ~pl.col("selected").any() & ~(reasons == "below_minimum").any()
+    by_site = turns.group_by("site_id").agg(pl.len(), pl.col("genuine").any(), only_cut.alias("only_cut"))
+    by_site = by_site.join(sites, on="site_id")
+    n_sites, barren, only_truncated, prompt_tokens = (
         by_site.select(
             pl.len().alias("sites"),
             (~pl.col("genuine")).sum().alias("barren"),
+            pl.col("only_cut").sum().alias("only_truncated"),
             (pl.col("len") * pl.col("prompt_tokens")).sum().alias("prompt_tokens"),
         )
         .collect()
@@ -75,6 +79,7 @@ def summarize(run: Run, rules: RuleSet, sessions: Sequence[Mapping[str, Any]]) -
         **totals,
         "passed_rules_share": passed_share,
         "sites_without_survivor": barren,
+        "sites_only_truncated": only_truncated,
         "estimated_genuine": estimated_genuine(run, rules, n_sites),
         "labels": dict(labels.iter_rows()),
         "cached_share": totals["cached_tokens"] / max(1, prompt_tokens),
@@ -137,6 +142,9 @@ def lines(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("cut at the token limit", f"{summary['truncated']} ({summary['truncated'] / n:.1%})"),
         ("cached share of prompt tokens", f"{summary['cached_share']:.1%}"),
     ]
+    if (idle := summary["sites_only_truncated"]) > 0:
+        hint = "raise --max-tokens, or give --allow-truncated"
+        rows.insert(5, ("sites whose survivors were all cut", f"{idle}: {hint}"))
     if summary["tokens_per_second"] is not None:
         rows.append(("tokens/s while sampling", f"{summary['tokens_per_second']:.0f}"))
     if summary["surviving_turns_per_second"] is not None:

@@ -82,3 +82,15 @@ def test_no_candidate_chosen(tmp_path: Path) -> None:
     found = summarize(run, RULES, [SESSION])
     assert found["selected"] == 0
     assert "nothing to estimate" in dict(lines(found))["estimated genuine, selected"]
+
+
+def test_sites_that_lost_every_survivor_to_the_token_limit_are_named(tmp_path: Path) -> None:
+    run = finished(tmp_path)
+    turns = run.read("turns", 0).with_columns(
+        selected=False, rejected_for=pl.Series(["truncated", "flagged"]), finish_reason=pl.lit("length")
+    )
+    run.write("turns", 0, turns)
+    found = summarize(run, RULES, [SESSION])
+    assert found["sites_only_truncated"] == 1
+    assert "--max-tokens" in dict(lines(found))["sites whose survivors were all cut"]
+    assert "sites whose survivors were all cut" not in dict(lines(summarize(finished(tmp_path), RULES, [SESSION])))

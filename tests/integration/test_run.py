@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from selfplay.engines.sglang_server import Server
+from selfplay.engines.sglang_server import Server, launch
 from tests.integration import sglang_cpu
 
 pytestmark = pytest.mark.integration
@@ -21,9 +21,11 @@ ROOT = Path(__file__).parent.parent.parent
 EXAMPLES = ROOT / "selfplay" / "examples" / "conversations.jsonl"
 
 
-def selfplay(*arguments: object, code: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:
+def selfplay(
+    *arguments: object, code: int = 0, python: str = sys.executable, **environment: str
+) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
-        [sys.executable, "-c", "from selfplay.cli import main; main()", *map(str, arguments)],
+        [python, "-c", "from selfplay.cli import main; main()", *map(str, arguments)],
         capture_output=True, text=True, timeout=900, check=False,
         env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
     )  # fmt: skip
@@ -147,3 +149,38 @@ def test_run_launches_a_server_and_stops_it(sglang_python: str, smollm2: str, tm
     assert (tmp_path / "out" / "engine.log").stat().st_size
     pid = json.loads((tmp_path / "out" / "run.json").read_bytes())["engine"].get("pid")
     assert pid is None or not Path(f"/proc/{pid}").exists()
+
+
+@pytest.mark.sglang
+def test_run_with_the_engine_in_process(sglang_python: str, smollm2: str, tmp_path: Path) -> None:
+    options = [
+        f"--server-arg=--{name.replace('_', '-')}" + ("" if value is True else f"={value}")
+        for name, value in sglang_cpu.OPTIONS.items()
+    ]
+    selfplay(
+        "run", EXAMPLES, "-o", tmp_path / "out", "--engine", "sglang", "--in-process", "--model", smollm2, *options,
+        "--n", 4, "--limit", 2, "--max-tokens", 8, "--tiers", "text", python=sglang_python, **sglang_cpu.ENV,
+    )  # fmt: skip
+    check_dataset(tmp_path / "out", 2, 4)
+    assert candidates(tmp_path / "out").filter(pl.col("sample") > 0)["cached_tokens"].min() > 0
+
+
+@pytest.mark.sglang
+def test_run_over_two_servers_shares_the_sites_between_them(
+    sglang_server: Server, sglang_python: str, smollm2: str, tmp_path: Path
+) -> None:
+    second = launch(
+        smollm2, python=sglang_python, log_path=tmp_path / "second.log", extra_args=sglang_cpu.ARGUMENTS,
+        env=sglang_cpu.ENV, ready_timeout=600,
+    )  # fmt: skip
+    try:
+        urls = ("--base-url", sglang_server.url, "--base-url", second.url)
+        options = ("--n", 4, "--limit", 8, "--max-tokens", 8, "--tiers", "text")
+        selfplay("run", EXAMPLES, "-o", tmp_path / "out", "--engine", "sglang", *urls, "--tokenizer", smollm2, *options)
+    finally:
+        second.close()
+    check_dataset(tmp_path / "out", 8, 4)
+    siblings = candidates(tmp_path / "out").filter(pl.col("sample") > 0)
+    assert siblings["cached_tokens"].min() > 0, "a site stays with the server that has its prefix"
+    prefills = (tmp_path / "second.log").read_text(errors="replace").count("Prefill batch")
+    assert prefills > 0, "the second server had no work"

@@ -25,6 +25,6 @@ platform=$(mktemp -d)
 trap 'rm -rf "$platform"' EXIT
 cp -r "$here/platform/." "$platform"
 "${pip[@]}" --no-deps --no-build-isolation "$platform"
-# selfplay itself imports these when it runs in this environment (sglang.Engine in process).
-"${pip[@]}" "httpx>=0.27" "tenacity>=9"
+# What selfplay itself needs when it runs in this environment (`--in-process`) and SGLang did not bring.
+"${pip[@]}" "httpx>=0.27" "polars>=1.20" "rapidfuzz>=3.9" "rich>=13.7" "tenacity>=9"
 echo "$stamp" >"$done_mark"
