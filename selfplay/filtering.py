@@ -12,7 +12,7 @@ import polars as pl
 from filters import estimate_genuine, label
 from filters.features import Features, compute
 from filters.labels import Label
-from filters.rules import RuleSet
+from filters.rules import Rules
 from selfplay.inputs.quarantine import Quarantine
 from selfplay.inputs.turnrows import iter_turn_rows, left_out, take_from_rows, write_turn_rows
 from selfplay.learned import load_rules
@@ -88,7 +88,7 @@ class _Tally:
             self.seen.append((table.select(*columns, "genuine"), features))
         self.rows += len(table)
 
-    def report(self, rules: RuleSet, generator: str | None, primed: bool) -> Iterator[str]:
+    def report(self, rules: Rules, generator: str | None, primed: bool) -> Iterator[str]:
         passed = self.labels.get(PASSED, 0)
         share = f" ({passed / self.rows:.0%})" if self.rows else ""
         faults = sorted(((n, name) for name, n in self.labels.items() if name != PASSED), reverse=True)
@@ -108,7 +108,7 @@ class _Tally:
 
 
 def _estimate(
-    name: str, table: pl.DataFrame, features: Features, rules: RuleSet, generator: str | None, primed: bool
+    name: str, table: pl.DataFrame, features: Features, rules: Rules, generator: str | None, primed: bool
 ) -> str:
     found = estimate_genuine(table, rules, generator=generator, primed=primed, features=features)
     mark = f"; extrapolated: {found.why}" if found.extrapolated else ""
