@@ -17,7 +17,7 @@ from selfplay.inputs.quarantine import Quarantine
 from selfplay.inputs.turnrows import iter_turn_rows, left_out, write_turn_rows
 from selfplay.interrupt import Interrupt
 from selfplay.judge.budget import Budget, BudgetSpent
-from selfplay.judge.cache import Cache, Entry, key_of
+from selfplay.judge.cache import Cache, key_of
 from selfplay.judge.client import Judge, Reply
 from selfplay.judge.instructions import version
 from selfplay.judge.tally import Tally
@@ -26,6 +26,9 @@ BATCH = 512
 """Turns judged together; the next ones are read when these are done."""
 
 ADDED = ("judge", "label", "groundedness", "reason", "judge_error")
+
+MARKS = ("rule", "evidence", "annotator", "judge", "reason", "judge_error")
+"""Columns that belong to a label by rules, people or judges."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,13 +141,21 @@ def as_rows(cases: Sequence[Case], replies: Sequence[Reply | None]) -> pl.DataFr
         if reply is None:
             continue
         verdict = reply.entry.verdict
-        row = json.loads(case.row)
+        row = without_marks(json.loads(case.row))
         if "genuine" in row:
             row["genuine"] = None if verdict.label is None else verdict.label == Label.FOLLOW_UP
         values = (case.judge.model, verdict.label, verdict.groundedness, verdict.reason, verdict.error)
         rows.append({"row": json.dumps(row), **dict(zip(ADDED, values, strict=True))})
     types = {name: pl.Int64() if name == "groundedness" else pl.String() for name in ("row", *ADDED)}
     return pl.DataFrame(rows, schema=pl.Schema(types))
+
+
+def without_marks(row: dict[str, Any]) -> dict[str, Any]:
+    """The row without what earlier labels brought along, so that a row always tells who gave it its label.
+
+    Of rows that several labelled in turn, `selfplay.judge.raters` takes the last by these marks.
+    """
+    return {name: value for name, value in row.items() if name not in MARKS}
 
 
 def judge_file(panel: Panel, source: str, out: str, quarantine: Quarantine, limit: int | None) -> Iterator[str]:
@@ -175,6 +186,3 @@ def ended(panel: Panel) -> None:
         raise BudgetSpent(f"{panel.stopped}; give the same command again, or a higher limit, to go on")
     if panel.tally.unanswered:
         raise SelfplayError(f"{panel.tally.unanswered:,} turns got no answer; the same command asks for them again")
-
-
-__all__ = ["ADDED", "Entry", "Panel", "as_rows", "ended", "judge_file", "said"]
