@@ -79,7 +79,7 @@ def agreement(ratings: Ratings, replicates: int = 1000, seed: int = 0) -> dict[s
         found: dict[str, Any] = {
             "raters": [ratings.raters[a], ratings.raters[b]],
             "n": int(both.sum()),
-            "agree": draw.figure(lambda rows, x=first, y=second: float(np.mean(x[rows] == y[rows])), both),
+            "agree": _same(draw, first, second),
         }
         for name, matrix in codes.items():
             found[f"cohen_{name}"] = _cohen(draw, matrix[:, a], matrix[:, b], sizes[name], name == "grade")
@@ -94,6 +94,15 @@ def agreement(ratings: Ratings, replicates: int = 1000, seed: int = 0) -> dict[s
     if len(ratings.raters) > 2:
         together |= {f"fleiss_{name}": _fleiss(draw, codes[name], sizes[name]) for name in ("label", "genuine")}
     return {"pairs": pairs, "together": together}
+
+
+def _same(draw: _Resampling, first: Codes, second: Codes) -> Figure:
+    """The share of turns with the same label."""
+
+    def share(rows: Codes) -> float:
+        return float(np.mean(first[rows] == second[rows]))
+
+    return draw.figure(share, (first != MISSING) & (second != MISSING))
 
 
 def _cohen(draw: _Resampling, first: Codes, second: Codes, size: int, weighted: bool) -> Figure:

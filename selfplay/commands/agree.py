@@ -14,8 +14,14 @@ from selfplay.errors import SelfplayError
 )
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of lines.")
-@click.option("--bootstrap", type=click.IntRange(0, 100_000), default=1000, show_default=True, metavar="N",
-              help="Replicates for the intervals; 0 for none.")
+@click.option(
+    "--bootstrap",
+    type=click.IntRange(0, 100_000),
+    default=1000,
+    show_default=True,
+    metavar="N",
+    help="Replicates for the intervals; 0 for none.",
+)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 def command(files: tuple[str, ...], as_json: bool, bootstrap: int, seed: int) -> None:  # fmt: skip
     """Tell how far judges, people and rules agree on the same turns.

@@ -19,16 +19,42 @@ from selfplay.errors import UsageError
 @click.option("--base-url", metavar="URL", help="OpenAI-compatible server. [env: OPENAI_BASE_URL; default: OpenAI]")
 @click.option("--concurrency", type=click.IntRange(1, 1024), default=16, show_default=True, help="Requests at once.")
 @click.option("--limit", type=click.IntRange(min=1), help="At most so many turns.")
-@click.option("--max-cost", type=click.FloatRange(min=0, min_open=True), metavar="USD",
-              help="Stop before this call costs more, with exit code 4. Needs both prices.")
-@click.option("--price-in", "prices_in", multiple=True, type=click.FloatRange(min=0), metavar="USD",
-              help="Of a million tokens read; once for all judges, or once for each.")
-@click.option("--price-out", "prices_out", multiple=True, type=click.FloatRange(min=0), metavar="USD",
-              help="Of a million tokens written.")
-@click.option("--max-tokens", type=click.IntRange(min=16), default=1024, show_default=True,
-              help="Limit of an answer, a judge's own reasoning included.")
-@click.option("--timeout", type=click.FloatRange(min=0, min_open=True), default=120.0, show_default=True,
-              help="Seconds without a byte before a request is tried again.")
+@click.option(
+    "--max-cost",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="USD",
+    help="Stop before this call costs more, with exit code 4. Needs both prices.",
+)
+@click.option(
+    "--price-in",
+    "prices_in",
+    multiple=True,
+    type=click.FloatRange(min=0),
+    metavar="USD",
+    help="Of a million tokens read; once for all judges, or once for each.",
+)
+@click.option(
+    "--price-out",
+    "prices_out",
+    multiple=True,
+    type=click.FloatRange(min=0),
+    metavar="USD",
+    help="Of a million tokens written.",
+)
+@click.option(
+    "--max-tokens",
+    type=click.IntRange(min=16),
+    default=1024,
+    show_default=True,
+    help="Limit of an answer, a judge's own reasoning included.",
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=120.0,
+    show_default=True,
+    help="Seconds without a byte before a request is tried again.",
+)
 @click.option("--cache", metavar="FILE", help="Where verdicts are kept. [default: OUT.cache.jsonl; none with stdout]")
 @click.option("--retry-invalid", is_flag=True, help="Ask again where an earlier answer was invalid.")
 def command(

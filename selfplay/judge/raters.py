@@ -123,15 +123,26 @@ def _rated(values: dict[str, Any], row: dict[str, Any], where: str) -> Rated:
     if label is not None and (not isinstance(label, str) or label not in CODES):
         raise UsageError(f"{where}: label {one_line(label, 60)!r} is none of {', '.join(CODES)}")
     # `selfplay rank` calls a number from 0 to 1 groundedness; a grade is a whole number, and not the rules'.
-    graded = type(grade) is int and 0 <= grade <= 3 and "rule" not in row and label is not None
-    conversation = row.get("conversation_id")
+    if type(grade) is not int or not 0 <= grade <= 3 or "rule" in row or label is None:
+        grade = MISSING
     return Rated(
         values["id"],
         content_key(values),
-        conversation if isinstance(conversation, str) else _hash((values["history"] or [values["answer"]])[0]),
+        conversation_of(values, row),
         MISSING if label is None else CODES[label],
-        grade if graded else MISSING,
+        grade,
     )
+
+
+def conversation_of(values: dict[str, Any], row: dict[str, Any]) -> str:
+    """The conversation a turn belongs to: the row's own id of it, else a hash of how it begins.
+
+    Sites of one conversation begin alike, and so do several answers to one prompt, which are no more independent.
+    """
+    for name in ("conversation_id", "context"):
+        if isinstance(row.get(name), str):
+            return str(row[name])
+    return _hash((values["history"] or [values["answer"]])[0])
 
 
 def match(raters: Sequence[Rater]) -> Matched:
