@@ -21,13 +21,18 @@ from selfplay.judge.budget import Budget, Price, most_tokens
 from selfplay.judge.cache import Entry
 from selfplay.judge.fence import FenceError, fence
 from selfplay.judge.instructions import system_message
-from selfplay.judge.verdict import SCHEMA, Verdict, invalid, read_choice
+from selfplay.judge.verdict import SCHEMA, invalid, read_choice
 
 FORMATS: dict[str, dict[str, Any] | None] = {
     "json_schema": {"type": "json_schema", "json_schema": {"name": "verdict", "strict": True, "schema": SCHEMA}},
     "json_object": {"type": "json_object"},
     "plain text": None,
 }
+
+RETRIES = 4
+"""Further attempts at one turn where the request itself may be at fault."""
+PATIENCE = 300.0
+"""Seconds one turn may wait in all for a server that is away or limits the rate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +74,6 @@ class Judge:
         base_url: Up to and including `/v1`; OPENAI_BASE_URL, else OpenAI's own, if None.
         api_key: OPENAI_API_KEY if None; local servers need none.
         timeout: Seconds without a byte from the server before an attempt is given up.
-        patience: Seconds one turn may wait in all for a server that is away or limits the rate.
 
     Raises:
         UsageError: The base URL is none.
@@ -85,8 +89,6 @@ class Judge:
         price: Price | None = None,
         max_tokens: int = 1024,
         timeout: float = 120.0,
-        retries: int = 4,
-        patience: float = 300.0,
     ) -> None:
         import openai
 
@@ -101,7 +103,7 @@ class Judge:
         self._budget = budget
         self._price = price or Price()
         self._max_tokens = max_tokens
-        self._policy = Policy(retries=retries, patience=patience)
+        self._policy = Policy(retries=RETRIES, patience=PATIENCE)
         self._shown = without_secrets(url)
         self._circuit = Circuit(self._shown)
         self._dialect = Dialect()
@@ -240,8 +242,3 @@ def address(url: str) -> str:
 
     parts = urlsplit(url)
     return f"{parts.hostname}:{parts.port or {'https': 443}.get(parts.scheme, 80)}"
-
-
-def no_answer(verdict: Verdict) -> bool:
-    """Whether the verdict says that the judge could not be asked, rather than what it answered."""
-    return (verdict.error or "").startswith("no answer")

@@ -20,6 +20,7 @@ from selfplay.judge.raters import content_key, conversation_of
 from selfplay.tables import context_columns
 from selfplay.terminal import one_line
 
+WRITERS = ("source", "generator", "model")
 UNKNOWN = "unknown"
 """Source of turns that do not say who wrote them; they count as sampled."""
 
