@@ -57,7 +57,7 @@ def test_fleiss_of_its_wikipedia_table() -> None:
 
 
 def test_krippendorff_of_his_own_example_with_missing_values() -> None:
-    """Krippendorff (2011), Computing Krippendorff's Alpha-Reliability, example C: four observers, alpha .743 nominal."""
+    """Krippendorff (2011), Computing Krippendorff's Alpha-Reliability, example C: four observers, alpha .743."""
     observers = [
         [1, 2, 3, 3, 2, 1, 4, 1, 2, 0, 0, 0], [1, 2, 3, 3, 2, 2, 4, 1, 2, 5, 0, 3],
         [0, 3, 3, 3, 2, 3, 4, 2, 2, 5, 1, 0], [1, 2, 3, 3, 2, 4, 4, 1, 2, 5, 1, 0],

@@ -316,6 +316,7 @@ def test_without_usage_the_upper_bound_counts(tmp_path: Path) -> None:
 WRONG = [
     (["--max-cost", "1"], UsageError, "--price-in and --price-out"),
     (["--model", "m"], UsageError, "names a judge twice"),
+    (["--model", ""], UsageError, "--model is empty"),
     (["--model", "n", "--price-in", "1", "--price-in", "2", "--price-in", "3"], UsageError, "3 prices for 2 judges"),
     (["--base-url", "localhost:8000"], UsageError, "give something like http"),
     (["--cache", "{source}"], UsageError, "has another use"),
@@ -347,11 +348,11 @@ def test_labels_of_others_leave_no_mark(tmp_path: Path) -> None:
 
 
 def test_nobody_there_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("selfplay.judge.client.PATIENCE", 0.5)
+    monkeypatch.setattr("selfplay.judge.client.FIRST_CONTACT", 0.5)
     url = f"http://127.0.0.1:{closed_port()}/v1"
     done = CliRunner().invoke(cli, ["judge", turns(tmp_path, "a"), "-o", "-", "--model", "m", "--base-url", url])
     assert isinstance(done.exception, EngineError)
-    assert "stays away" in str(done.exception)
+    assert "cannot be reached" in str(done.exception)
 
 
 def start(server: Scripted, source: str, out: Path) -> subprocess.Popen[str]:

@@ -90,6 +90,8 @@ def command(
     from selfplay.judge.client import Judge
     from selfplay.judge.panel import Panel, ended, judge_file
 
+    if not all(model.strip() for model in models):
+        raise UsageError("--model is empty; give the name that the server knows the judge by")
     if len(set(models)) < len(models):
         raise UsageError("--model names a judge twice")
     prices = [_for_each(given, models, name) for given, name in ((prices_in, "in"), (prices_out, "out"))]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -33,6 +34,9 @@ RETRIES = 4
 """Further attempts at one turn where the request itself may be at fault."""
 PATIENCE = 300.0
 """Seconds one turn may wait in all for a server that is away or limits the rate."""
+
+FIRST_CONTACT = 5.0
+"""Seconds after which a server that never answered is given up: a typo in the URL should show at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +112,7 @@ class Judge:
         self._circuit = Circuit(self._shown)
         self._dialect = Dialect()
         self._found = False
+        self._reached = False
         self._finding = asyncio.Lock()
         self._client = openai.AsyncOpenAI(
             base_url=url,
@@ -135,6 +140,8 @@ class Judge:
         try:
             answer = await self._ask(fenced.text)
         except Failure as failure:
+            if not (self._reached or failure.reached):
+                raise EngineError(f"{self._shown} cannot be reached: {failure}; check --base-url") from None
             if failure.status in (401, 403):
                 raise EngineError(f"{self._shown} refuses the API key: {failure}") from None
             if failure.status in (404, 405):
@@ -191,20 +198,26 @@ class Judge:
         messages = [{"role": "system", "content": system_message()}, {"role": "user", "content": text}]
         most = self._price.of(sum(most_tokens(part["content"]) for part in messages), self._max_tokens)
 
+        began = time.monotonic()
+
         async def attempt() -> Any:
             await self._budget.book(most)
             cost: float | None = None
             try:
                 self.requests += 1
                 answer = await self._call(messages, body)
+                self._reached = True
                 tokens = usage(answer)
                 self._budget.count(*tokens)
                 if tokens[0] is not None and tokens[1] is not None:
                     cost = self._price.of(tokens[0], tokens[1])
                 return answer
             except Failure as failure:
+                self._reached = self._reached or failure.reached
                 if failure.status is not None or (not failure.reached and failure.away):
                     cost = 0.0  # an error is not charged; an answer lost on its way may be
+                if not self._reached and time.monotonic() - began > FIRST_CONTACT:
+                    raise Failure(str(failure), retry=False, reached=False) from None
                 raise
             finally:
                 await self._budget.settle(most, cost)
