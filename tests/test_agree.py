@@ -227,3 +227,31 @@ def test_mistakes_are_one_line(tmp_path: Path) -> None:
         assert isinstance(done.exception, UsageError), what
         assert what in str(done.exception)
         assert "\n" not in str(done.exception)
+
+
+def test_a_file_does_not_agree_with_itself(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.jsonl", [row(n, "generic") for n in range(3)])
+    with pytest.raises(UsageError, match="given twice"):
+        CliRunner().invoke(cli, ["agree", path, path], catch_exceptions=False)
+
+
+def test_a_folder_of_judged_turns_is_a_rater(tmp_path: Path) -> None:
+    contexts = [{"id": f"c{n}", "messages": row(3 * n, None)["messages"]} for n in range(3)]
+    turns = [
+        {
+            "id": f"x/{n}",
+            "context": f"c{n // 3}",
+            "source": "s",
+            "text": f"turn {n}",
+            "label": NAMES[n],
+            "groundedness": 1,
+        }
+        for n in range(9)
+    ]
+    folder = tmp_path / "shipped"
+    folder.mkdir()
+    written(folder / "contexts.jsonl", contexts)
+    written(folder / "judged_turns.jsonl", turns)
+    found = agree(str(folder), written(tmp_path / "a.jsonl", [row(n, NAMES[n], groundedness=1) for n in range(9)]))
+    assert (found["raters"][0]["name"], found["matched_by"], found["turns"]) == ("shipped", "messages and turn", 9)
+    assert found["pairs"][0]["cohen_label"]["value"] == 1.0

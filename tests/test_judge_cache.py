@@ -121,3 +121,12 @@ def test_a_text_has_at_most_a_token_a_byte() -> None:
 def test_lines_are_ascii_and_whole(tmp_path: Path) -> None:
     lines = filled(tmp_path / "c").read_text("ascii").splitlines()
     assert [json.loads(line).get("key") for line in lines] == [None, "a", "b"]
+
+
+def test_a_cache_without_entries_leaves_no_file_and_one_it_did_not_make_stays(tmp_path: Path) -> None:
+    Cache(tmp_path / "c").close()
+    assert not (tmp_path / "c").exists()
+    (tmp_path / "f").write_bytes(b"x\n")
+    with pytest.raises(UsageError):
+        Cache(tmp_path / "f")
+    assert (tmp_path / "f").read_bytes() == b"x\n"

@@ -18,6 +18,7 @@ from selfplay.errors import SelfplayError, UsageError
 from selfplay.judge.verdict import Verdict
 
 FORMAT = "selfplay-judge-cache/1"
+HEADER = json.dumps({"format": FORMAT}).encode() + b"\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,8 @@ class Cache:
     def __init__(self, path: Path | None) -> None:
         self._entries: dict[str, Entry] = {}
         self._file = -1
+        self._path = path
+        self._ours = False
         if path is None:
             return
         try:
@@ -56,6 +59,7 @@ class Cache:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
             _lock(self._file, path)
             self._load(path)
+            self._ours = True
         except OSError as error:
             self.close()
             raise UsageError(f"{path}: the cache of verdicts cannot be used: {error.strerror}") from None
@@ -74,9 +78,11 @@ class Cache:
             self._write({"key": key, **asdict(entry.verdict), "in": entry.tokens_in, "out": entry.tokens_out})
 
     def close(self) -> None:
-        """Flushes to disk and lets go of the file. Safe to call twice."""
+        """Flushes to disk and lets go of the file, which goes if there is no entry in it. Safe to call twice."""
         if self._file >= 0:
             os.fsync(self._file)
+            if self._ours and self._path and not self._entries:
+                self._path.unlink(missing_ok=True)
             os.close(self._file)
             self._file = -1
 
@@ -93,12 +99,12 @@ class Cache:
 
     def _load(self, path: Path) -> None:
         with open(path, "rb") as file:
-            head, right = file.readline(), json.dumps({"format": FORMAT}).encode() + b"\n"
-            if head != right and right.startswith(head):  # new, or killed in its first write
+            head = file.readline()
+            if head != HEADER and HEADER.startswith(head):  # new, or killed in its first write
                 os.ftruncate(self._file, 0)
                 self._write({"format": FORMAT})
                 return
-            if head != right:
+            if head != HEADER:
                 raise UsageError(f"{path}: that is no cache of verdicts ({FORMAT}); give another file as --cache")
             whole = len(head)
             for line in file:

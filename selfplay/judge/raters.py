@@ -18,6 +18,7 @@ from selfplay.errors import UsageError
 from selfplay.inputs.quarantine import Quarantine
 from selfplay.inputs.turnrows import iter_turn_rows
 from selfplay.terminal import one_line
+from selfplay.training import TURNS, read_judged
 
 CODES = {label.value: code for code, label in enumerate(PRECEDENCE)}
 RULES = "rules"
@@ -77,6 +78,9 @@ def read_raters(paths: Sequence[str]) -> tuple[list[Rater], Quarantine]:
     Raises:
         UsageError: A file cannot be read, has no labels, or has one that the rubric has not; fewer than two raters.
     """
+    twice = [path for path, count in Counter(str(Path(path).resolve()) for path in paths).items() if count > 1]
+    if twice:
+        raise UsageError(f"{twice[0]} is given twice; it would agree with itself")
     quarantine = Quarantine()
     raters = [rater for path in paths for rater in _read(path, quarantine)]
     if len(raters) < 2:
@@ -93,6 +97,8 @@ def read_raters(paths: Sequence[str]) -> tuple[list[Rater], Quarantine]:
 
 
 def _read(path: str, quarantine: Quarantine) -> list[Rater]:
+    if (Path(path) / TURNS).is_file():
+        return [_shipped(path)]
     raters: dict[str, Rater] = {}
     count = 0
     for table in iter_turn_rows(path, quarantine):
@@ -108,6 +114,16 @@ def _read(path: str, quarantine: Quarantine) -> list[Rater]:
     if not raters:
         raise UsageError(f"{path}: no row that could be used; each needs a conversation, a turn and a label")
     return list(raters.values())
+
+
+def _shipped(folder: str) -> Rater:
+    """A folder in the form of filters/judged."""
+    rater = Rater(Path(folder).resolve().name, folder)
+    for row in read_judged(Path(folder)).iter_rows(named=True):
+        label = CODES.get(row["label"], MISSING)
+        grade = row["grade"] if row["grade"] in range(4) else MISSING
+        rater.rated.append(Rated(row["id"], content_key(row), row["context"], label, grade))
+    return rater
 
 
 def rater_of(row: dict[str, Any], stem: str) -> str:
