@@ -47,7 +47,7 @@ def read_marks(path: str) -> tuple[dict[str, dict[str, Any]], int]:
             empty += 1
         else:
             grade = given["groundedness"]
-            comment = str(row.get("comment") or "").strip() or None
+            comment = re.sub(r"\A'(?=\s*[=+\-@＝＋－＠])", "", str(row.get("comment") or "").strip()) or None
             marks[name] = {
                 "label": _label(given["label"]),
                 "groundedness": int(float(grade)) if grade else None,
