@@ -65,6 +65,16 @@ def test_a_sheet_tells_nothing_of_who_wrote_a_turn_or_what_was_said_of_it(tmp_pa
     assert "turn 11" in text
 
 
+def test_a_comment_that_looks_like_a_formula_comes_back_as_written(tmp_path: Path) -> None:
+    source = turns(tmp_path)
+    run(source, "-o", str(tmp_path / "s.csv"))
+    rows = sheet(tmp_path / "s.csv")
+    rows[0] |= {"label": "1", "comment": "'=1+1"}  # as the page saves it
+    filled = fill(tmp_path / "f.csv", rows)
+    run("--read", filled, "--turns", source, "-o", str(tmp_path / "a.jsonl"), "--annotator", "ana")
+    assert json.loads((tmp_path / "a.jsonl").read_text())["comment"] == "=1+1"
+
+
 def test_the_order_is_the_seeds_and_not_the_files(tmp_path: Path) -> None:
     source, orders = turns(tmp_path), []
     for seed in ("0", "0", "1"):

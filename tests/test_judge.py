@@ -200,8 +200,9 @@ def test_an_answer_cut_on_its_way_is_asked_again(tmp_path: Path) -> None:
         answer = verdict(payload)
         return Answer(answer.body, cut=20) if count == 1 else answer
 
-    rows, _ = judged(tmp_path, script, "a")
+    rows, done = judged(tmp_path, script, "a")
     assert (rows[0]["label"], count) == ("follow_up", 2)
+    assert "1 requests without a token count" in done.stderr  # it may be charged all the same
 
 
 @pytest.mark.parametrize(
@@ -345,6 +346,27 @@ def test_labels_of_others_leave_no_mark(tmp_path: Path) -> None:
     [row] = rows_of(out)
     assert (row["label"], row["genuine"], row["p_genuine"]) == ("follow_up", True, 0.1)
     assert not {"rule", "evidence"} & set(row)
+
+
+def test_a_row_with_its_context_in_columns_is_judged_as_that_conversation(tmp_path: Path) -> None:
+    source, out = tmp_path / "t.jsonl", tmp_path / "o.jsonl"
+    source.write_text(json.dumps({"history": ["Eggs?"], "answer": "Eight minutes.", "turn": "a"}) + "\n")
+    with scripted(lambda path, payload: verdict(payload)) as server:  # `asked` compares the conversation
+        assert call(server, str(source), out).exit_code == 0
+    assert rows_of(out)[0]["label"] == "follow_up"
+
+
+def test_a_cut_answer_is_asked_again_on_request_with_a_higher_limit(tmp_path: Path) -> None:
+    def script(path: str, payload: Any) -> Answer:
+        return verdict(payload) if payload["max_tokens"] == 200 else said("{", "length")
+
+    source, out = turns(tmp_path, "a"), tmp_path / "o.jsonl"
+    with scripted(script) as server:
+        assert "--retry-invalid asks" in call(server, source, out, "--max-tokens", "20").stderr
+        assert call(server, source, out, "--max-tokens", "200").exit_code == 0
+        assert len(server.seen) == 1
+        assert call(server, source, out, "--max-tokens", "200", "--retry-invalid").exit_code == 0
+    assert rows_of(out)[0]["label"] == "follow_up"
 
 
 def test_nobody_there_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,6 +61,9 @@ def command(
             items = sheets.draw(file, bad, n, seed)
             sheets.write(items, out)
             options.say([f"{len(items):,} turns, in random order, in {out}", *left_out(bad)])
+            if sheets.kind_of(out) == ".csv":
+                names = ", ".join(f"{number} {name}" for number, name in enumerate(marks.NAMES, 1))
+                options.say([f"label takes {names}; groundedness 0 to 3; what they mean: filters/rubric.md"])
         return
     source = turns or file
     if not source or not (annotator and annotator.strip()) or (turns and file):

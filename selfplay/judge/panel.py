@@ -23,7 +23,7 @@ from selfplay.judge.instructions import version
 from selfplay.judge.tally import Tally
 
 BATCH = 512
-"""Turns judged together; the next ones are read when these are done."""
+"""Turns judged together at least; the next ones are read when these are done."""
 
 ADDED = ("judge", "label", "groundedness", "reason", "judge_error")
 
@@ -74,7 +74,7 @@ class Panel:
     def verdicts(self, source: str, quarantine: Quarantine, limit: int | None) -> Iterator[pl.DataFrame]:
         """Tables of rows with the columns `ADDED`; ends early where the budget or the user says so."""
         with Interrupt() as interrupt:
-            for table in iter_turn_rows(source, quarantine, BATCH):
+            for table in iter_turn_rows(source, quarantine, max(BATCH, 8 * self._concurrency)):
                 if limit is not None:
                     table = table.head(limit - self.tally.turns)
                 cases = [case for values in table.iter_rows(named=True) for case in self._cases(values)]

@@ -60,6 +60,8 @@ class Tally:
             faults = ", ".join(f"{count:,} × {kind}" for kind, count in bad.most_common())
             yield f"{judge.model}: {found or 'no label'}; invalid {bad.total():,}" + (f" ({faults})" if faults else "")
             yield from judge.notes
+        if any(bad["cut at the token limit"] for bad in self.invalid.values()):
+            yield "answers were cut: a higher --max-tokens with --retry-invalid asks for them again"
         requests = sum(judge.requests for judge in judges)
         cost = f", cost {budget.spent:.6g}" if priced else ""
         yield f"{requests:,} requests, tokens in {budget.tokens_in:,}, out {budget.tokens_out:,}{cost}"
