@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -85,9 +86,13 @@ def test_without_any_free_boundary_nothing_is_sent() -> None:
         fence([], "a" * 64, lambda n: "a" * 2 * n)
 
 
-def test_a_conversation_too_long_is_not_sent() -> None:
+def test_a_conversation_too_long_is_not_sent_and_takes_no_time() -> None:
     with pytest.raises(FenceError, match="too long to judge"):
         fence([], "x" * MOST_CHARS)
+    began = time.process_time()
+    with pytest.raises(FenceError, match="too long to judge: 10,000,0"):
+        fence([], "\u202e" * 10_000_000)
+    assert time.process_time() - began < 2
 
 
 BROKEN = {

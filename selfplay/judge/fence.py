@@ -59,9 +59,11 @@ def fence(
     Raises:
         FenceError: The data is too long, or the fence does not hold.
     """
-    line = data_line({"conversation": list(messages), "candidate_turn": turn})
-    if len(line) > MOST_CHARS:
-        raise FenceError(f"too long to judge: {len(line):,} characters, the limit is {MOST_CHARS:,}")
+    data = {"conversation": list(messages), "candidate_turn": turn}
+    length = len(json.dumps(data, ensure_ascii=False, default=str))
+    if length > MOST_CHARS:
+        raise FenceError(f"too long to judge: {length:,} characters, the limit is {MOST_CHARS:,}")
+    line = data_line(data)
     for _ in range(100):  # a code that happens to stand in the data would tell nothing
         boundary, check = token(16), token(CHECK_DIGITS // 2)
         if boundary not in line and check not in line and check not in boundary:
