@@ -79,11 +79,18 @@ def stem(word: str) -> str:
     return word[:6]
 
 
+def normal(text: str) -> str:
+    """NFKC."""
+    if text.isascii() or unicodedata.is_normalized("NFKC", text):
+        return text
+    return unicodedata.normalize("NFKC", text)
+
+
 def plain(text: str) -> str:
     """NFKC without invisible characters, so that they hide no cue. Case is kept."""
     if text.isascii():
         return text
-    return _INVISIBLE.sub("", unicodedata.normalize("NFKC", text))
+    return _INVISIBLE.sub("", normal(text))
 
 
 def units(text: str) -> list[str]:
@@ -118,35 +125,8 @@ def sentences(text: str) -> list[str]:
 LANGUAGES: dict[str, frozenset[str]] = {name: frozenset(words.split()) for name, words in _BY_LANGUAGE.items()}
 """Function words, unstemmed, by ISO 639-1 code."""
 
-EMPTY: frozenset[str] = frozenset(
-    stem(word.replace("'", "")) for words in (*_BY_LANGUAGE.values(), _COURTESY) for word in words.split()
-)
-"""Units of function words and courtesy: they have no content."""
+EMPTY_WORDS = frozenset(word for words in (*_BY_LANGUAGE.values(), _COURTESY) for word in words.split())
+"""Function words and courtesy: their units have no content."""
 
-GENERIC: frozenset[str] = frozenset(stem(word) for word in _GENERIC.split())
-"""Units that fit into a remark about anything."""
-
-
-def speaks_other(text: str) -> bool:
-    """Whether a short text is plainly in a listed language other than English. Gibberish and other scripts are not."""
-    words = _WORD.findall(text[:1000].casefold())
-    if len(words) < 4:
-        return False
-    english = sum(word in LANGUAGES["en"] for word in words)
-    other = max(sum(word in listed for word in words) for name, listed in LANGUAGES.items() if name != "en")
-    return other >= 2 * english + 2 and other >= 0.25 * len(words)
-
-
-def is_english(text: str) -> bool:
-    """Whether the models of the embedding and likelihood tiers, which know little but English, can judge this text.
-
-    Mostly Latin letters, and English function words at least as frequent as those of any other listed language.
-    Text with too few function words to tell (code, a bare number) counts as English.
-    """
-    text = text[:3000].casefold()
-    letters = [char for char in text if char.isalpha()]
-    if letters and sum(char < "\u0250" for char in letters) < 0.7 * len(letters):
-        return False
-    words = _WORD.findall(text)
-    counts = {name: sum(word in listed for word in words) for name, listed in LANGUAGES.items()}
-    return counts["en"] >= max(counts.values()) or max(counts.values()) < 0.08 * len(words)
+GENERIC_WORDS = frozenset(_GENERIC.split())
+"""Words whose units fit into a remark about anything."""
