@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zlib
 
 import numpy as np
@@ -70,6 +71,8 @@ _CODE_LINE = (
     r"#include|SELECT|INSERT|UPDATE|CREATE)(?-u:\b).*[:;({)}=].*|[\w.\[\]\"']+[^\S\n]*[-+*/]?=[^=\n].*|"
     r"\w[\w.]*\(.*\)[^\S\n]*[;:]?|```.*|\$[^\S\n].+)[^\S\n]*$"
 )
+_CODE_SIGN = r"[{}\[\]();:=<>$\"`]"
+_LATIN_LETTER = re.compile("[a-zA-Z]")
 _LIST_ITEM = r"(?m)^[^\S\n]*(?:[-*•·–]|\(?\d{1,3}[.)]|[a-zA-Z][.)])[^\S\n]+\S"
 _LINE = r"[^\n]*\S[^\n]*"
 _END = (
@@ -173,14 +176,16 @@ def _matches(texts: list[str], bare: list[str]) -> dict[str, Column]:
         "control": text.str.count_matches(cues.CONTROL.pattern),
         "stage_note": text.str.contains(cues.STAGE_NOTE.pattern),
         "lines": text.str.count_matches(_LINE),
-        "code": text.str.extract_all(_CODE_LINE).list.join("").str.len_chars(),
         "line_chars": text.str.len_chars() - text.str.count_matches("\n", literal=True),
         "list_items": text.str.count_matches(_LIST_ITEM),
         **{name: low.str.count_matches(counted(pattern)) for name, pattern in _LOWERED.items()},
         **{name: opening.str.contains(counted(pattern, opening=True)) for name, pattern in _OPENING.items()},
     }
     found = frame.select(expression.cast(pl.Float64).alias(name) for name, expression in expressions.items())
-    return {name: found[name].to_numpy() for name in expressions}
+    code = np.zeros(len(texts))
+    likely = frame["text"].str.contains(_CODE_SIGN).to_numpy()
+    code[likely] = frame["text"].filter(likely).str.extract_all(_CODE_LINE).list.join("").str.len_chars().to_numpy()
+    return {"code": code, **{name: found[name].to_numpy() for name in expressions}}
 
 
 def _histogram(texts: list[str]) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:
@@ -214,28 +219,32 @@ def _control(batch: Batch, found: Column) -> Column:
 def _foreign(batch: Batch, counts: NDArray[np.intp]) -> Column:
     """Share of letters in scripts that the conversation has none of; shape (n,)."""
     result = np.zeros(len(batch))
-    letters = counts[:, LATIN : UNSPACED + 1].sum(axis=1)
-    scripts: dict[tuple[int, ...], set[str]] = {}
+    known: dict[tuple[int, ...], NDArray[np.uint32]] = {}
+    latin, letters = counts[:, LATIN], counts[:, LATIN : UNSPACED + 1].sum(axis=1)
     beyond = np.fromiter((not text.isascii() for text in batch.turns), np.bool_, len(batch))
-    for row in np.flatnonzero(beyond & (letters > 0)):
-        own = [script(char) for char in batch.turns[row] if char.isalpha()]
+    spoken = np.fromiter((_LATIN_LETTER.search(text) is not None for text in batch.answers), np.bool_)
+    # Latin letters after an answer that has some need no further look.
+    for row in np.flatnonzero(beyond & (letters > 0) & ~((latin == letters) & spoken[batch.answer_of])):
+        own = scripts(batch.turns[row])
         users = batch.pair_user[np.searchsorted(batch.pair_row, row) : np.searchsorted(batch.pair_row, row, "right")]
         key = (int(batch.answer_of[row]), *users.tolist())
-        if key not in scripts:
-            said = set(batch.answers[key[0]]).union(*(batch.users[user] for user in key[1:]))
-            scripts[key] = {script(char) for char in said if char.isalpha()}
-        result[row] = sum(name not in scripts[key] for name in own) / len(own)
+        if key not in known:
+            known[key] = np.unique(scripts("".join([batch.answers[key[0]], *(batch.users[user] for user in key[1:])])))
+        result[row] = 1 - np.isin(own, known[key]).mean()
     return result
 
 
-def script(char: str) -> str:
-    """A coarse name for a letter's script: the block of the character table it stands in."""
-    code = ord(char)
-    if code < 0x250 or 0x1E00 <= code < 0x1F00:
-        return "latin"
-    if 0x3040 <= code < 0x3100 or 0x3400 <= code < 0xA000 or 0xF900 <= code < 0xFB00 or code >= 0x20000:
-        return "han"  # Kana with it: Japanese mixes both.
-    return f"block {code >> 7}"
+def scripts(text: str) -> NDArray[np.uint32]:
+    """A coarse number for the script of each letter: the block of the character table it stands in, 0 for Latin."""
+    codes = characters.codes_of(text)
+    classes = characters.kinds(codes)
+    letters = (classes >= LATIN) & (classes <= UNSPACED)
+    codes, classes = codes[letters], classes[letters]
+    block = codes >> 7
+    han = (codes >= 0x3040) & (codes < 0x3100) | (codes >= 0x3400) & (codes < 0xA000) | (codes >= 0x20000)
+    block[han | (codes >= 0xF900) & (codes < 0xFB00)] = 0x3040 >> 7  # Kana with it: Japanese mixes both.
+    block[classes == LATIN] = 0
+    return block
 
 
 def _compression(text: str) -> float:

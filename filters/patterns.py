@@ -34,6 +34,7 @@ def counted(pattern: re.Pattern[str], opening: bool = False) -> str:
     """The same pattern for spelled text, in the syntax of polars; `opening` ties it to the start of the text."""
     source = pattern.pattern
     source = source.replace(_START, "^" if opening else r"(?:^|[\n.!?。！？])")
+    source = source.replace(r"\b", r"(?-u:\b)")
     source = source.replace(_HEAD, r"(?-u:\b{start-half})").replace(_TAIL, r"(?-u:\b{end-half})")
     source = _GAP.sub(r"(?:_[0-9a-f]{5}|[^\1])\2", source)
     source = "".join(f"(?:{spell(char)})" if char.isalnum() and char > "\x7f" else char for char in source)
