@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from filters import figures, form, language, overlap
+from filters import figures, form, language, overlap, stance
 from filters.context import ANSWER_LIMIT, TURN_LIMIT, Batch
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ SIGNALS = (
 
 TEXT = tuple(
     Feature(name, "text", low, high, says, catches)
-    for name, low, high, says, catches in (*form.FEATURES, *overlap.FEATURES, *figures.FEATURES)
+    for name, low, high, says, catches in (*form.FEATURES, *overlap.FEATURES, *figures.FEATURES, *stance.FEATURES)
 )
 
 FEATURES: dict[str, Feature] = {feature.name: feature for feature in (*TEXT, *SIGNALS)}
@@ -130,7 +130,7 @@ def compute(table: pl.DataFrame) -> Features:
     for begin, end in _chunks(table):
         batch = _read(table[begin:end])
         english[begin:end] = language.english(batch)
-        for part in (form, overlap, figures):
+        for part in (form, overlap, figures, stance):
             for name, column in part.measure(batch).items():
                 values[name][begin:end] = column
     for feature in SIGNALS:

@@ -219,7 +219,7 @@ def _control(batch: Batch, found: Column) -> Column:
 def _foreign(batch: Batch, counts: NDArray[np.intp]) -> Column:
     """Share of letters in scripts that the conversation has none of; shape (n,)."""
     result = np.zeros(len(batch))
-    known: dict[tuple[int, ...], NDArray[np.uint32]] = {}
+    known: dict[tuple[int, ...], NDArray[np.bool_]] = {}
     latin, letters = counts[:, LATIN], counts[:, LATIN : UNSPACED + 1].sum(axis=1)
     beyond = np.fromiter((not text.isascii() for text in batch.turns), np.bool_, len(batch))
     spoken = np.fromiter((_LATIN_LETTER.search(text) is not None for text in batch.answers), np.bool_)
@@ -229,8 +229,10 @@ def _foreign(batch: Batch, counts: NDArray[np.intp]) -> Column:
         users = batch.pair_user[np.searchsorted(batch.pair_row, row) : np.searchsorted(batch.pair_row, row, "right")]
         key = (int(batch.answer_of[row]), *users.tolist())
         if key not in known:
-            known[key] = np.unique(scripts("".join([batch.answers[key[0]], *(batch.users[user] for user in key[1:])])))
-        result[row] = 1 - np.isin(own, known[key]).mean()
+            known[key] = np.zeros(0x110000 >> 7, dtype=np.bool_)
+            for text in (batch.answers[key[0]], *(batch.users[user] for user in key[1:])):
+                known[key][scripts(text)] = True
+        result[row] = 1 - known[key][own].mean()
     return result
 
 

@@ -29,6 +29,24 @@ FEATURES = (
     ("new", 0, float("inf"), "content words nobody said before", "restatements have none"),
     ("new_share", 0, 1, "share of content words nobody said before", "off_topic when high"),
     ("content", 0, float("inf"), "content words", "degenerate when 0"),
+    ("query_stretch", 0, 1, "longest stretch shared with an earlier user message over its length", "copied wording"),
+    ("answer_stretch", 0, 1, "longest stretch shared with the answer over its length", "copied wording"),
+    (
+        "answer_only_length",
+        0,
+        float("inf"),
+        "mean length of content words from the answer alone",
+        "rare, telling words",
+    ),
+    (
+        "new_length",
+        0,
+        float("inf"),
+        "mean length of content words nobody said before",
+        "rare words: off_topic, malformed",
+    ),
+    ("names_answer", 0, float("inf"), "names from the answer alone", "a tie to the answer"),
+    ("names_new", 0, float("inf"), "names nobody said before", "changed names, off_topic"),
     ("repeated", 0, 1, "share of three-word runs that were said before in the turn", "loops"),
     ("specific", 0, float("inf"), "content words that do not fit everywhere", "generic when 0 or 1"),
 )
@@ -97,10 +115,23 @@ def measure(batch: Batch) -> dict[str, Column]:
     def count(mask: NDArray[np.bool_]) -> Column:
         return np.bincount(words.row[mask & words.first], minlength=n).astype(np.float64)
 
+    only_answer, only_turn = in_answer & ~in_users, ~in_answer & ~in_users
+    sentence = batch.turn_tokens.sentence
+    # A capital at the start of a sentence says nothing; German nouns count, in all texts alike.
+    name = batch.turn_tokens.upper & words.content & (np.diff(sentence, prepend=-1) == 0)
+
+    def mean_size(mask: NDArray[np.bool_]) -> Column:
+        rows = mask & words.first
+        return _share(np.bincount(words.row[rows], weights=batch.turn_tokens.size[rows], minlength=n), count(mask))
+
+    def names(mask: NDArray[np.bool_]) -> Column:
+        where = np.flatnonzero(name & mask[words.place])
+        return _distinct(words.row[where], words.place[where], n).astype(np.float64)
+
     content = count(words.content)
     told = count(words.telling)
-    answer_only = count(words.content & in_answer & ~in_users)
-    new = count(words.content & ~in_answer & ~in_users)
+    answer_only = count(words.content & only_answer)
+    new = count(words.content & only_turn)
     answer_telling = telling(answers, ~vocabulary.empty(answers))
     answer_runs = runs.shared(answer.place, answer.group)
     user_runs = runs.shared(user.place, user.group)
@@ -121,6 +152,11 @@ def measure(batch: Batch) -> dict[str, Column]:
         "new_share": _share(new, content),
         "content": content,
         "specific": count(words.content & ~vocabulary.generic(batch.turn_tokens)),
+        "query_stretch": _stretch(runs, _marked(user_runs[1], len(runs.first)), batch),
+        "answer_stretch": _stretch(runs, in_answer_runs, batch),
+        "answer_only_length": mean_size(words.content & only_answer),
+        "names_answer": names(only_answer),
+        "names_new": names(only_turn),
         "repeated": 1 - _share(runs.count(n), np.bincount(runs.row, minlength=n), nothing=1.0),
     }
 
@@ -232,6 +268,18 @@ def _best_sentence(answer: Found, words: Words, sentence: NDArray[np.int32], n: 
     number = np.repeat(np.arange(len(begins)), np.diff(begins, append=len(row)))
     np.maximum.at(best, row[begins], _distinct(number, answer.place[hits], len(begins)))
     return best
+
+
+def _stretch(runs: _Runs, shared: NDArray[np.bool_], batch: Batch) -> Column:
+    """Units of the turn's longest stretch all whose runs of three are shared, over its length; shape (n,)."""
+    n = len(batch)
+    best = np.zeros(n)
+    where = np.flatnonzero(shared[runs.index.place])
+    if where.size:
+        row = runs.row[where]
+        begins = np.flatnonzero(np.concatenate([[True], (np.diff(runs.start[where]) != 1) | (row[1:] != row[:-1])]))
+        np.maximum.at(best, row[begins], np.diff(begins, append=len(where)) + 2)
+    return _share(best, batch.turn_tokens.counts)
 
 
 def _order(batch: Batch, words: Words, answer: Found, in_answer: NDArray[np.bool_]) -> Column:

@@ -54,6 +54,7 @@ class Tokens:
         size: Characters of the word, 1 for a pair of characters; shape (m,).
         latin: Whether it begins with a Latin letter or a digit; shape (m,).
         owner: Text it stands in; shape (m,).
+        upper: Whether it begins with a capital; shape (m,).
         sentence: Number of its sentence, counted over all texts; shape (m,).
         start: Where each text begins among the units, and the end; shape (k + 1,).
     """
@@ -62,6 +63,7 @@ class Tokens:
     word: NDArray[np.uint64]
     size: NDArray[np.int32]
     latin: NDArray[np.bool_]
+    upper: NDArray[np.bool_]
     owner: NDArray[np.intp]
     sentence: NDArray[np.int32]
     start: NDArray[np.intp]
@@ -81,14 +83,16 @@ def tokenise(texts: list[str]) -> Tokens:
         held += length + 1
         if held > _BLOCK or last == len(texts) - 1:
             part = _block(texts[first : last + 1], lengths[first : last + 1])
-            parts.append((*part[:4], part[4] + first, part[5] + sentences))
-            sentences += part[6]
+            parts.append((*part[:5], part[5] + first, part[6] + sentences))
+            sentences += part[7]
             first, held = last + 1, 0
     if not parts:
-        parts = [_block([""], [0])[:6]]
-    unit, word, size, latin, owner, sentence = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+        parts = [_block([""], [0])[:7]]
+    unit, word, size, latin, upper, owner, sentence = (np.concatenate(columns) for columns in zip(*parts, strict=True))
     counts = np.bincount(owner, minlength=len(texts))
-    return Tokens(unit, word, size, latin, owner, sentence, np.concatenate([[0], np.cumsum(counts)]).astype(np.intp))
+    return Tokens(
+        unit, word, size, latin, upper, owner, sentence, np.concatenate([[0], np.cumsum(counts)]).astype(np.intp)
+    )
 
 
 def _block(texts: list[str], lengths: list[int]) -> tuple[Any, ...]:
@@ -102,7 +106,7 @@ def _block(texts: list[str], lengths: list[int]) -> tuple[Any, ...]:
             keep[dropped] = False
             codes, classes = codes[keep], classes[keep]
             starts = starts - np.searchsorted(dropped, starts)
-    codes = characters.folded(codes)
+    written, codes = codes, characters.folded(codes)
     word = _WORD_KIND[classes]
     edges = np.flatnonzero(word[1:] != word[:-1]) + 1
     spans = np.flatnonzero(word[edges])  # The text ends in a line break: every stretch has an end.
@@ -110,7 +114,7 @@ def _block(texts: list[str], lengths: list[int]) -> tuple[Any, ...]:
     length = end - begin
     plural = (length > 3) & (codes[end - 1] == ord("s")) & (codes[end - 2] != ord("s"))
     stem = np.minimum(length - plural, STEM)
-    size = length
+    size = length.copy()
     runs = np.flatnonzero(word[begin] == _RUN)
     if runs.size:  # A run of n characters becomes its n - 1 pairs.
         repeats = np.ones(len(begin), dtype=np.intp)
@@ -120,6 +124,7 @@ def _block(texts: list[str], lengths: list[int]) -> tuple[Any, ...]:
         place = np.arange(repeats.sum()) - np.repeat(np.cumsum(repeats) - repeats, repeats)
         begin, stem, length, size = (np.repeat(column, repeats) for column in (begin, stem, length, size))
         begin = begin + place
+    upper = written[begin] != codes[begin]
     powers, inverses = _powers(1 << len(codes).bit_length())
     sums = np.zeros(len(codes) + 1, dtype=np.uint64)
     codes *= powers[: len(codes)]
@@ -131,7 +136,7 @@ def _block(texts: list[str], lengths: list[int]) -> tuple[Any, ...]:
     owner = np.searchsorted(starts, begin, side="right") - 1
     latin = classes[begin] <= LATIN
     latin |= classes[begin] == DIGIT
-    return unit, whole, size.astype(np.int32), latin, owner, breaks[begin], int(breaks[-1]) + 1
+    return unit, whole, size.astype(np.int32), latin, upper, owner, breaks[begin], int(breaks[-1]) + 1
 
 
 def _invisible(classes: NDArray[np.uint8]) -> NDArray[np.intp]:
