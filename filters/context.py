@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
+from filters.patterns import spell
 from filters.tokens import Tokens, tokenise
 from filters.units import normal, plain
+from filters.vocabulary import function_words
 
 ANSWER_LIMIT = 20_000
 TURN_LIMIT = 8_000
@@ -17,7 +20,7 @@ HISTORY_LIMIT = 24
 """Beyond these (characters, characters, messages) nothing more is learned, and time must stay bounded."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Batch:
     """n turns with their conversations.
 
@@ -44,6 +47,26 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.turns)
+
+    @cached_property
+    def spelled(self) -> list[str]:
+        """The turns in lower case, spelled for the patterns."""
+        return [spell(text.lower()) for text in self.turns]
+
+    @cached_property
+    def function_words(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Function words of the turn, and of the answer with the last user message; each of shape (n, languages)."""
+        said = self.conversation(function_words(self.answer_tokens), function_words(self.user_tokens))
+        return function_words(self.turn_tokens), said
+
+    def conversation(self, answers: NDArray[np.intp], users: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Counts by answer and by user message summed over each row's answer and last user message; shape (n, …)."""
+        own = answers[self.answer_of]
+        if not len(users):
+            return own
+        last = users[np.maximum(self.last, 0)]
+        last[self.last < 0] = 0
+        return own + last
 
     @classmethod
     def read(

@@ -29,7 +29,7 @@ from filters.characters import (
     UNSPACED,
 )
 from filters.context import Batch
-from filters.patterns import counted, spell
+from filters.patterns import counted
 
 _INF = float("inf")
 FEATURES = (
@@ -132,7 +132,7 @@ def measure(batch: Batch) -> dict[str, Column]:
     counts, words, word_chars = _histogram(texts)
     visible = counts.sum(axis=1) - counts[:, SPACE : SPACE + 2].sum(axis=1)
     letters = counts[:, LATIN : UNSPACED + 1].sum(axis=1)
-    matched = _matches(texts, bare)
+    matched = _matches(texts, batch.spelled)
     per_word = np.maximum(1, words)
     unbalanced = np.zeros(n)
     for left, right in _PAIRS:
@@ -165,11 +165,10 @@ def measure(batch: Batch) -> dict[str, Column]:
     }
 
 
-def _matches(texts: list[str], bare: list[str]) -> dict[str, Column]:
+def _matches(texts: list[str], lowered: list[str]) -> dict[str, Column]:
     """How often each pattern is met in each turn; those for openings once at most."""
     import polars as pl
 
-    lowered = [spell(text.lower()) for text in texts]
     frame = pl.DataFrame({"text": texts, "lowered": lowered, "opening": [text[:600].lstrip() for text in lowered]})
     text, low, opening = pl.col("text"), pl.col("lowered"), pl.col("opening")
     expressions = {
@@ -242,7 +241,7 @@ def scripts(text: str) -> NDArray[np.uint32]:
     classes = characters.kinds(codes)
     letters = (classes >= LATIN) & (classes <= UNSPACED)
     codes, classes = codes[letters], classes[letters]
-    block = codes >> 7
+    block = codes >> np.uint32(7)
     han = (codes >= 0x3040) & (codes < 0x3100) | (codes >= 0x3400) & (codes < 0xA000) | (codes >= 0x20000)
     block[han | (codes >= 0xF900) & (codes < 0xFB00)] = 0x3040 >> 7  # Kana with it: Japanese mixes both.
     block[classes == LATIN] = 0
@@ -274,4 +273,5 @@ def _loop(text: str) -> float:
 
 
 def _over(part: NDArray[np.generic], whole: NDArray[np.generic]) -> Column:
-    return np.divide(part, whole, out=np.zeros(len(whole)), where=np.asarray(whole) > 0)
+    result: Column = np.divide(part, whole, out=np.zeros(len(whole)), where=np.asarray(whole) > 0)
+    return result

@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from filters.context import Batch
-from filters.vocabulary import ENGLISH, function_words
+from filters.tokens import Tokens
+from filters.vocabulary import ENGLISH
 
 
 def english(batch: Batch) -> NDArray[np.bool_]:
@@ -18,28 +19,20 @@ def english(batch: Batch) -> NDArray[np.bool_]:
     Shape (n,).
     """
     answers, users = batch.answer_tokens, batch.user_tokens
-    last = np.maximum(batch.last, 0)
-    spoken = batch.last >= 0
+    words = batch.conversation(answers.counts, users.counts)
+    letters = batch.conversation(*(_sizes(tokens, tokens.size) for tokens in (answers, users)))
+    latin = batch.conversation(*(_sizes(tokens, tokens.size * tokens.latin) for tokens in (answers, users)))
+    own, said = batch.function_words
+    most = said.max(axis=1)
+    mostly = (latin >= 0.7 * letters) & ((said[:, ENGLISH] >= most) | (most < 0.08 * words))
+    return np.asarray(mostly & ~_plainly_other(own, batch.turn_tokens.counts), dtype=np.bool_)
 
-    def total(of_answers: NDArray[np.generic], of_users: NDArray[np.generic]) -> NDArray[np.generic]:
-        own = of_answers[batch.answer_of]
-        if not len(of_users):
-            return own
-        theirs = of_users[last]
-        return own + np.where(spoken.reshape(-1, *[1] * (theirs.ndim - 1)), theirs, 0)
 
-    words = total(answers.counts, users.counts)
-    letters = total(*(np.bincount(t.owner, weights=t.size, minlength=len(t.counts)) for t in (answers, users)))
-    latin = total(*(np.bincount(t.owner, weights=t.size * t.latin, minlength=len(t.counts)) for t in (answers, users)))
-    listed = total(function_words(answers), function_words(users))
-    most = listed.max(axis=1)
-    return (
-        (latin >= 0.7 * letters)
-        & ((listed[:, ENGLISH] >= most) | (most < 0.08 * words))
-        & ~_plainly_other(function_words(batch.turn_tokens), batch.turn_tokens.counts)
-    )
+def _sizes(tokens: Tokens, sizes: NDArray[np.int32]) -> NDArray[np.intp]:
+    return np.bincount(tokens.owner, weights=sizes, minlength=len(tokens.counts)).astype(np.intp)
 
 
 def _plainly_other(listed: NDArray[np.intp], words: NDArray[np.intp]) -> NDArray[np.bool_]:
     other = np.delete(listed, ENGLISH, axis=1).max(axis=1)
-    return (words >= 4) & (other >= 2 * listed[:, ENGLISH] + 2) & (other >= 0.25 * words)
+    plain = (words >= 4) & (other >= 2 * listed[:, ENGLISH] + 2) & (other >= 0.25 * words)
+    return np.asarray(plain, dtype=np.bool_)

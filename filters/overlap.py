@@ -38,10 +38,6 @@ FEATURES = (
         "mean length of content words from the answer alone",
         "rare, telling words",
     ),
-    (
-        "new_length",
-        0,
-        float("inf"),
         "mean length of content words nobody said before",
         "rare words: off_topic, malformed",
     ),
@@ -68,7 +64,7 @@ class Words(NamedTuple):
         telling: The same, or all where a turn has none with content; shape (m,).
     """
 
-    index: Index
+    keys: Index
     row: Rows
     place: NDArray[np.int32]
     first: NDArray[np.bool_]
@@ -144,7 +140,7 @@ def measure(batch: Batch) -> dict[str, Column]:
             np.bincount(answer.group[(answer.place >= 0) & answer_telling[answer.source]], minlength=n),
             np.bincount(answers.owner[answer_telling], minlength=len(answers.counts))[batch.answer_of],
         ),
-        "answer_run": _share(np.bincount(runs.row[in_answer_runs], minlength=n), runs.count(n)),
+        "answer_run": _share(np.bincount(runs.row[in_answer_runs], minlength=n), runs.distinct(n)),
         "answer_order": _order(batch, words, answer, in_answer),
         "answer_only": answer_only,
         "answer_only_share": _share(answer_only, content),
@@ -157,7 +153,7 @@ def measure(batch: Batch) -> dict[str, Column]:
         "answer_only_length": mean_size(words.content & only_answer),
         "names_answer": names(only_answer),
         "names_new": names(only_turn),
-        "repeated": 1 - _share(runs.count(n), np.bincount(runs.row, minlength=n), nothing=1.0),
+        "repeated": 1 - _share(runs.distinct(n), np.bincount(runs.row, minlength=n), nothing=1.0),
     }
 
 
@@ -165,7 +161,7 @@ def _look_up(words: Words, tokens: Tokens, text_of: Rows, row_of: Rows) -> Found
     counts = tokens.counts[text_of]
     group = np.repeat(np.arange(len(text_of)), counts)
     source = np.arange(len(group)) + np.repeat(tokens.start[text_of] - (np.cumsum(counts) - counts), counts)
-    return Found(group, source, words.index.find(paired(tokens.unit[source], row_of[group])))
+    return Found(group, source, words.keys.find(paired(tokens.unit[source], row_of[group])))
 
 
 class _Runs(NamedTuple):
@@ -176,7 +172,7 @@ class _Runs(NamedTuple):
         first: True once for each distinct run of a row; shape (r,).
     """
 
-    index: Index
+    keys: Index
     row: Rows
     start: Rows
     first: NDArray[np.bool_]
@@ -187,7 +183,7 @@ class _Runs(NamedTuple):
         index = Index(_triples(words.place, start))
         return cls(index, words.row[start], start, index.first)
 
-    def count(self, n: int) -> NDArray[np.intp]:
+    def distinct(self, n: int) -> NDArray[np.intp]:
         """Distinct runs of each row, shape (n,)."""
         return np.bincount(self.row[self.first], minlength=n)
 
@@ -195,7 +191,7 @@ class _Runs(NamedTuple):
         """Groups and the runs of the turn that stand in them, as pairs."""
         known = place >= 0
         start = np.flatnonzero(known[2:] & known[1:-1] & known[:-2] & (group[2:] == group[:-2]))
-        run = self.index.find(_triples(place, start))
+        run = self.keys.find(_triples(place, start))
         hit = run >= 0
         return group[start[hit]], run[hit]
 
@@ -236,7 +232,7 @@ def _against_users(
         np.float64,
         pairs,
     )
-    run = _share(_distinct(*user_runs, pairs), runs.count(n)[batch.pair_row])
+    run = _share(_distinct(*user_runs, pairs), runs.distinct(n)[batch.pair_row])
     closeness = cover + recall + similarity
     closeness[(users.counts[batch.pair_user] == 0) | (told[batch.pair_row] == 0)] = 0.0
     order = np.lexsort((-closeness, batch.pair_row))  # Stable: of equally close ones the oldest.
@@ -274,7 +270,7 @@ def _stretch(runs: _Runs, shared: NDArray[np.bool_], batch: Batch) -> Column:
     """Units of the turn's longest stretch all whose runs of three are shared, over its length; shape (n,)."""
     n = len(batch)
     best = np.zeros(n)
-    where = np.flatnonzero(shared[runs.index.place])
+    where = np.flatnonzero(shared[runs.keys.place])
     if where.size:
         row = runs.row[where]
         begins = np.flatnonzero(np.concatenate([[True], (np.diff(runs.start[where]) != 1) | (row[1:] != row[:-1])]))
@@ -319,4 +315,5 @@ def _marked(places: NDArray[np.int32], size: int) -> NDArray[np.bool_]:
 
 
 def _share(part: NDArray[np.generic], whole: NDArray[np.generic], nothing: float = 0.0) -> Column:
-    return np.divide(part, whole, out=np.full(len(whole), nothing), where=np.asarray(whole) > 0)
+    result: Column = np.divide(part, whole, out=np.full(len(whole), nothing), where=np.asarray(whole) > 0)
+    return result

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-# ruff: noqa: E501  (one alternative a line reads better than a wrapped one)
 import numpy as np
 from numpy.typing import NDArray
 from rapidfuzz.distance import Indel
 
 from filters.context import Batch
 from filters.cues import phrases
-from filters.patterns import counted, spell
-from filters.vocabulary import function_words
+from filters.patterns import counted
 
 _INF = float("inf")
 FEATURES = (
@@ -82,7 +80,7 @@ def measure(batch: Batch) -> dict[str, NDArray[np.float64]]:
     """A column of shape (n,) for each of `FEATURES`."""
     import polars as pl
 
-    frame = pl.DataFrame({"text": batch.turns, "lowered": [spell(text.lower()) for text in batch.turns]})
+    frame = pl.DataFrame({"text": batch.turns, "lowered": batch.spelled})
     text, lowered = pl.col("text"), pl.col("lowered")
     expressions = {
         "doubt": lowered.str.count_matches(counted(DOUBT)),
@@ -113,10 +111,8 @@ def _same_opening(batch: Batch) -> NDArray[np.float64]:
 
 def _other_language(batch: Batch) -> NDArray[np.float64]:
     """Its most frequent function words are those of a language that has few of the conversation's."""
-    own, answers, users = map(function_words, (batch.turn_tokens, batch.answer_tokens, batch.user_tokens))
-    said = answers[batch.answer_of]
-    if len(users):
-        said = said + np.where((batch.last >= 0)[:, None], users[np.maximum(batch.last, 0)], 0)
+    own, said = batch.function_words
     rows, language = np.arange(len(batch)), own.argmax(axis=1)
     plain = (own.max(axis=1) >= 3) & (own.max(axis=1) >= 0.2 * batch.turn_tokens.counts)
-    return (plain & (said.max(axis=1) >= 5) & (2 * said[rows, language] < said.max(axis=1))).astype(np.float64)
+    few = (said.max(axis=1) >= 5) & (2 * said[rows, language] < said.max(axis=1))
+    return np.asarray(plain & few, dtype=np.float64)

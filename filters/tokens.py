@@ -106,13 +106,13 @@ def _block(texts: list[str], lengths: list[int]) -> tuple[Any, ...]:
             keep[dropped] = False
             codes, classes = codes[keep], classes[keep]
             starts = starts - np.searchsorted(dropped, starts)
-    written, codes = codes, characters.folded(codes)
+    values = characters.folded(codes)
     word = _WORD_KIND[classes]
     edges = np.flatnonzero(word[1:] != word[:-1]) + 1
     spans = np.flatnonzero(word[edges])  # The text ends in a line break: every stretch has an end.
     begin, end = edges[spans], edges[spans + 1] if spans.size else edges[:0]
     length = end - begin
-    plural = (length > 3) & (codes[end - 1] == ord("s")) & (codes[end - 2] != ord("s"))
+    plural = (length > 3) & (values[end - 1] == ord("s")) & (values[end - 2] != ord("s"))
     stem = np.minimum(length - plural, STEM)
     size = length.copy()
     runs = np.flatnonzero(word[begin] == _RUN)
@@ -124,11 +124,11 @@ def _block(texts: list[str], lengths: list[int]) -> tuple[Any, ...]:
         place = np.arange(repeats.sum()) - np.repeat(np.cumsum(repeats) - repeats, repeats)
         begin, stem, length, size = (np.repeat(column, repeats) for column in (begin, stem, length, size))
         begin = begin + place
-    upper = written[begin] != codes[begin]
+    upper = codes[begin] != values[begin]
     powers, inverses = _powers(1 << len(codes).bit_length())
     sums = np.zeros(len(codes) + 1, dtype=np.uint64)
-    codes *= powers[: len(codes)]
-    np.cumsum(codes, out=sums[1:])
+    values *= powers[: len(values)]
+    np.cumsum(values, out=sums[1:])
     before = sums[begin]
     unit = mix((sums[begin + stem] - before) * inverses[begin])
     whole = mix((sums[begin + length] - before) * inverses[begin])
