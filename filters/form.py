@@ -235,13 +235,13 @@ def _foreign(batch: Batch, counts: NDArray[np.intp]) -> Column:
     return result
 
 
-def scripts(text: str) -> NDArray[np.uint32]:
+def scripts(text: str) -> NDArray[np.intp]:
     """A coarse number for the script of each letter: the block of the character table it stands in, 0 for Latin."""
     codes = characters.codes_of(text)
     classes = characters.kinds(codes)
     letters = (classes >= LATIN) & (classes <= UNSPACED)
     codes, classes = codes[letters], classes[letters]
-    block = codes >> np.uint32(7)
+    block = codes >> 7
     han = (codes >= 0x3040) & (codes < 0x3100) | (codes >= 0x3400) & (codes < 0xA000) | (codes >= 0x20000)
     block[han | (codes >= 0xF900) & (codes < 0xFB00)] = 0x3040 >> 7  # Kana with it: Japanese mixes both.
     block[classes == LATIN] = 0

@@ -149,6 +149,10 @@ def measure(batch: Batch) -> dict[str, Column]:
 
 
 def _look_up(words: Words, tokens: Tokens, text_of: Rows, row_of: Rows) -> Found:
+    if len(text_of) == len(tokens.counts) and (text_of == np.arange(len(text_of))).all():  # Each has its own text.
+        return Found(
+            tokens.owner, np.arange(len(tokens.unit)), words.keys.find(paired(tokens.unit, row_of[tokens.owner]))
+        )
     counts = tokens.counts[text_of]
     group = np.repeat(np.arange(len(text_of)), counts)
     source = np.arange(len(group)) + np.repeat(tokens.start[text_of] - (np.cumsum(counts) - counts), counts)
