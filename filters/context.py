@@ -128,8 +128,10 @@ def _without_control(turn: str, known: set[str]) -> tuple[str, int]:
         found += 1
         return ""
 
-    # Taking one out may join what makes another: <|<|im_end|>im_end|>.
-    while (shorter := CONTROL.sub(replaced, turn)) != turn:
+    for _ in range(3):  # Taking one out may join what makes another: <|<|im_end|>im_end|>.
+        shorter = CONTROL.sub(replaced, turn)
+        if shorter == turn:
+            break
         turn = shorter
     return turn, found
 

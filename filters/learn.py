@@ -16,8 +16,8 @@ import numpy as np
 
 from filters.calibration import Calibration, log_odds
 from filters.features import FEATURES, SETS, Features, compute
-from filters.quality import quality, report, resampled
 from filters.labels import Label
+from filters.quality import quality, report, resampled
 from filters.rules import Certified, Precision, Rule, Rules, RuleSet
 from filters.scores import LABELS, Scores, score_name, views
 from filters.search import fit_rules, fit_scored
