@@ -1,6 +1,8 @@
-"""p_genuine: the calibrated probability that a turn is a follow-up, from the learned score of that label.
+"""p_genuine: the calibrated probability that a turn is a follow-up, from what two learned models make of it.
 
-Platt scaling (Platt 1999) on turns that were really sampled and held out; what it knows is how *those* generators fail.
+A linear score carries over to other generators, boosted trees know the judged ones better; their log-odds are weighed
+by logistic regression, as in Platt scaling (Platt 1999), on turns that were really sampled and held out. What p_genuine
+knows is how *those* generators fail.
 """
 
 from __future__ import annotations
@@ -18,37 +20,37 @@ if TYPE_CHECKING:
 
     Matrix = NDArray[np.float64]
 
+Weights = tuple[float, float, float]
+
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """p = sigmoid(slope · log-odds of the score + intercept).
+    """p = sigmoid(linear · log-odds of the linear score + boosted · log-odds of the trees + intercept).
 
     Attributes:
-        slope, intercept: Fitted on held-out scores of sampled turns.
+        weights: `linear, boosted, intercept`, fitted on held-out scores of sampled turns.
         replicates: The same on bootstrap resamples of the conversations.
         figures: Cross-validated AUC, F1, Brier score and calibration error with n and intervals, by source.
     """
 
-    slope: float
-    intercept: float
-    replicates: tuple[tuple[float, float], ...]
+    weights: Weights
+    replicates: tuple[Weights, ...]
     figures: dict[str, Any]
 
-    def probability(self, score: Matrix) -> Matrix:
-        """Of the score of follow_up, shape (n,), in 0..1."""
-        return sigmoid(self.slope * log_odds(score) + self.intercept)
+    def probability(self, odds: Matrix) -> Matrix:
+        """Args: log-odds by both, shape (n, 2). Returns: shape (n,), in 0..1."""
+        return sigmoid(odds @ np.array(self.weights[:2]) + self.weights[2])
 
-    def replicated(self, score: Matrix) -> Matrix:
+    def replicated(self, odds: Matrix) -> Matrix:
         """The probability under each bootstrap replicate, shape (replicates, n)."""
-        pairs = np.array(self.replicates)
-        return sigmoid(pairs[:, :1] * log_odds(score) + pairs[:, 1:])
+        drawn = np.array(self.replicates)
+        return sigmoid(drawn[:, :2] @ odds.T + drawn[:, 2:])
 
     def to_json(self) -> dict[str, Any]:
         """Numbers rounded to five places."""
         return {
-            "slope": round(self.slope, 5),
-            "intercept": round(self.intercept, 5),
-            "replicates": [[round(a, 5), round(b, 5)] for a, b in self.replicates],
+            "weights": [round(x, 5) for x in self.weights],
+            "replicates": [[round(x, 5) for x in row] for row in self.replicates],
             "figures": self.figures,
         }
 
@@ -57,14 +59,20 @@ class Calibration:
         """Raises: RulesError with the place."""
         if not isinstance(data, dict):
             raise RulesError(f"{place} must be an object")
-        (slope,) = numbers([data.get("slope")], 1, f"{place}.slope")
-        (intercept,) = numbers([data.get("intercept")], 1, f"{place}.intercept")
         rows = data.get("replicates")
         if not isinstance(rows, list) or not rows:
-            raise RulesError(f"{place}.replicates must be a list of pairs")
-        pairs = [numbers(row, 2, f"{place}.replicates[{i}]") for i, row in enumerate(rows)]
+            raise RulesError(f"{place}.replicates must be a list of weights")
         figures = data.get("figures", {})
-        return cls(slope, intercept, tuple((a, b) for a, b in pairs), figures if isinstance(figures, dict) else {})
+        return cls(
+            _weights(data.get("weights"), f"{place}.weights"),
+            tuple(_weights(row, f"{place}.replicates[{index}]") for index, row in enumerate(rows)),
+            figures if isinstance(figures, dict) else {},
+        )
+
+
+def _weights(value: Any, place: str) -> Weights:
+    linear, boosted, intercept = numbers(value, 3, place)
+    return linear, boosted, intercept
 
 
 def log_odds(p: Matrix) -> Matrix:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from filters.calibration import Calibration, log_odds
+from filters.boosted import LEAF, Boosted, Tree
+from filters.calibration import Calibration, Weights
 from filters.features import FEATURES, SETS, Features, compute
 from filters.labels import Label
 from filters.quality import quality, report, resampled
@@ -31,18 +32,26 @@ if TYPE_CHECKING:
     Texts = NDArray[np.str_]
 
 WRITTEN = "written"
-FOLLOW_UP = LABELS.index(Label.FOLLOW_UP.value)
 FOLDS = 5
 REPLICATES = 200
 LEAST_SAMPLED = 200
 """No set is learned from fewer sampled turns."""
-STRENGTH = 0.03
-"""Inverse of the ridge penalty on the scores' weights; chosen once by cross-validation on the shipped turns."""
+STRENGTH, GENUINE_STRENGTH = 0.03, 0.003
+"""Inverse of the ridge penalty on the weights of the two linear scores. These and the numbers below were chosen once,
+by cross-validation on the shipped turns."""
 RARE = 0.3
 """Turns of a label count (1 / its share) to this power, so that rare labels are heard."""
-WEIGHT = {"labels": 1.0, "genuine": 6.0}
-"""How much a sampled turn counts against a written one: alike where labels are told apart, since written turns show all
-of them; much more for p_genuine, which is about what models really write. Chosen by cross-validation."""
+SAMPLED_WEIGHT = 10.0
+"""How much a sampled turn counts against a written one in the linear score for p_genuine, which is about what models
+really write. To tell labels apart all count alike, since only written turns show all of them."""
+TREES = {
+    "n_estimators": 150,
+    "learning_rate": 0.05,
+    "max_leaf_nodes": 6,
+    "min_samples_leaf": 20,
+    "max_features": 0.3,
+    "subsample": 0.7,
+}
 
 _NOT_SCORED = ("control",)
 """Text features without a weight: a control token decides by its rule, and must never raise p_genuine."""
@@ -188,47 +197,52 @@ def learn_set(name: str, judged: Judged, seed: int = 0) -> RuleSet:
 
 @dataclass(frozen=True, slots=True)
 class _Scored:
-    """Held-out scores of some turns: of each label, shape (n, 9), and the one that p_genuine is calibrated from."""
+    """Held-out scores of some turns: of each label, shape (n, 9), and the log-odds for p_genuine, shape (n, 2)."""
 
     labels: Matrix
-    genuine: Matrix
+    odds: Matrix
 
     def take(self, rows: NDArray[np.intp]) -> _Scored:
-        return _Scored(self.labels[rows], self.genuine[rows])
+        return _Scored(self.labels[rows], self.odds[rows])
 
 
 class _Fitted:
-    """The two score models learned without some folds, each fitted once."""
+    """The models learned without some folds, each fitted once."""
 
     def __init__(self, name: str, judged: Judged) -> None:
         self._name = name
         self._judged = judged
-        self._scores: dict[frozenset[int], tuple[Scores, Scores]] = {}
+        self._scores: dict[frozenset[int], RuleSet] = {}
 
-    def without(self, *folds: int) -> tuple[Scores, Scores]:
+    def without(self, *folds: int) -> RuleSet:
+        """A set without rules and calibration yet."""
         key = frozenset(folds)
         if key not in self._scores:
             inside = self._judged.take(np.flatnonzero(~np.isin(self._judged.folds, list(key))))
-            self._scores[key] = (
-                fit_scores(self._name, inside, WEIGHT["labels"]),
-                fit_scores(self._name, inside, WEIGHT["genuine"]),
+            self._scores[key] = RuleSet(
+                self._name,
+                (),
+                fit_scores(self._name, inside, 1.0, STRENGTH),
+                fit_scores(self._name, inside, SAMPLED_WEIGHT, GENUINE_STRENGTH),
+                fit_trees(self._name, inside),
             )
         return self._scores[key]
 
     def held_out(self, *left_out: int) -> _Scored:
         """Scores of every turn by models that saw neither its fold nor those left out; NaN for the latter's turns."""
         folds = self._judged.folds
-        labels, genuine = np.full((len(folds), len(LABELS)), np.nan), np.full(len(folds), np.nan)
+        labels, odds = np.full((len(folds), len(LABELS)), np.nan), np.full((len(folds), 2), np.nan)
         for fold in set(range(FOLDS)) - set(left_out):
             rows = np.flatnonzero(folds == fold)
             features = self._judged.features.take(rows)
-            first, second = self.without(fold, *left_out)
-            labels[rows] = first.probabilities(features)
-            genuine[rows] = second.probabilities(features)[:, FOLLOW_UP]
-        return _Scored(labels, genuine)
+            learned = self.without(fold, *left_out)
+            assert learned.scores is not None  # noqa: S101
+            labels[rows] = learned.scores.probabilities(features)
+            odds[rows] = learned.odds(features)
+        return _Scored(labels, odds)
 
 
-def fit_scores(name: str, judged: Judged, sampled_weight: float) -> Scores:
+def fit_scores(name: str, judged: Judged, sampled_weight: float, strength: float) -> Scores:
     """Scores of one set: ridge-penalised multinomial regression on standardised views of the features."""
     from sklearn.linear_model import LogisticRegression
 
@@ -241,7 +255,7 @@ def fit_scores(name: str, judged: Judged, sampled_weight: float) -> Scores:
     shares = {label: float((judged.labels == label).mean()) for label in np.unique(judged.labels)}
     weights = np.array([(1 / (len(shares) * shares[label])) ** RARE for label in judged.labels])
     weights = weights * np.where(judged.sampled, sampled_weight, 1.0)
-    model = LogisticRegression(C=STRENGTH, max_iter=300, tol=1e-3)
+    model = LogisticRegression(C=strength, max_iter=300, tol=1e-3)
     model.fit((design - center) / scale, judged.labels, sample_weight=weights)
     # A label nobody gave has no row: weights 0 and an intercept far below the others.
     slopes, intercepts = np.zeros((len(LABELS), design.shape[1])), np.full(len(LABELS), -20.0)
@@ -258,39 +272,64 @@ def fit_scores(name: str, judged: Judged, sampled_weight: float) -> Scores:
     )
 
 
-def _assemble(name: str, judged: Judged, scores: tuple[Scores, Scores], held_out: _Scored) -> RuleSet:
+def fit_trees(name: str, judged: Judged) -> Boosted:
+    """Trees that tell follow-ups from all else, learned from the sampled turns."""
+    from sklearn.ensemble import GradientBoostingClassifier
+
+    rows = np.flatnonzero(judged.sampled)
+    columns = np.nan_to_num(judged.features.take(rows).matrix(INPUTS[name]), nan=0.0)
+    model = GradientBoostingClassifier(**TREES, random_state=0).fit(columns, judged.genuine[rows])
+    trees = []
+    for stage in model.estimators_[:, 0]:
+        grown = stage.tree_
+        leaf = grown.children_left < 0
+        trees.append(
+            Tree(
+                tuple(np.where(leaf, LEAF, grown.feature).tolist()),
+                tuple(np.where(leaf, 0.0, grown.threshold).tolist()),
+                tuple(np.where(leaf, 0, grown.children_left).tolist()),
+                tuple(np.where(leaf, 0, grown.children_right).tolist()),
+                tuple((np.where(leaf, grown.value[:, 0, 0], 0.0) * TREES["learning_rate"]).tolist()),
+            )
+        )
+    return Boosted(INPUTS[name], tuple(trees))
+
+
+def _assemble(name: str, judged: Judged, learned: RuleSet, held_out: _Scored) -> RuleSet:
     """Rules on features, then rules on scores; the thresholds of the latter are put on held-out scores."""
     calibration = _platt(judged, held_out)
     readable = fit_rules(name, judged.features, judged.labels, judged.sampled)
     columns = {score_name(label): held_out.labels[:, column] for column, label in enumerate(LABELS)}
-    prepared = judged.features.plus({**columns, "p_genuine": calibration.probability(held_out.genuine)})
+    prepared = judged.features.plus({**columns, "p_genuine": calibration.probability(held_out.odds)})
     decided = RuleSet(name, readable).decide(prepared)
     fired = np.array([readable[index].label.value if index >= 0 else "" for index in decided], dtype="U32")
     scored = fit_scored(prepared, judged.labels, judged.sampled, fired)
-    return RuleSet(name, (*readable, *scored), *scores, calibration)
+    return replace(learned, rules=(*readable, *scored), calibration=calibration)
 
 
 def _platt(judged: Judged, held_out: _Scored) -> Calibration:
     rows = np.flatnonzero(judged.sampled)
-    return Calibration(*_line(held_out.genuine[rows], judged.genuine[rows]), ((1.0, 0.0),), {})
+    weights = _weigh(held_out.odds[rows], judged.genuine[rows])
+    return Calibration(weights, (weights,), {})
 
 
-def _replicas(judged: Judged, held_out: _Scored, seed: int) -> tuple[tuple[float, float], ...]:
-    """The line on bootstrap resamples of the conversations with sampled turns."""
+def _replicas(judged: Judged, held_out: _Scored, seed: int) -> tuple[Weights, ...]:
+    """The weights on bootstrap resamples of the conversations with sampled turns."""
     rows = np.flatnonzero(judged.sampled)
-    score, genuine = held_out.genuine[rows], judged.genuine[rows]
+    odds, genuine = held_out.odds[rows], judged.genuine[rows]
     rng = np.random.default_rng(seed)
     drawn = (resampled(judged.groups[rows], rng) for _ in range(REPLICATES))
-    return tuple(_line(score[picked], genuine[picked]) for picked in drawn)
+    return tuple(_weigh(odds[picked], genuine[picked]) for picked in drawn)
 
 
-def _line(score: Matrix, genuine: Flags) -> tuple[float, float]:
+def _weigh(odds: Matrix, genuine: Flags) -> Weights:
     from sklearn.linear_model import LogisticRegression
 
     if genuine.all() or not genuine.any():
         raise ValueError("of the sampled turns all or none are genuine: nothing to calibrate p_genuine on")
-    model = LogisticRegression(C=1e4).fit(log_odds(score)[:, None], genuine)
-    return float(model.coef_[0][0]), float(model.intercept_[0])
+    model = LogisticRegression(C=1e4).fit(odds, genuine)
+    linear, boosted = (float(x) for x in model.coef_[0])
+    return linear, boosted, float(model.intercept_[0])
 
 
 def _precisions(rule: Rule, fired: NDArray[np.object_], judged: Judged) -> dict[str, Precision]:

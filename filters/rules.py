@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from filters.calibration import Calibration
+from filters.boosted import Boosted
+from filters.calibration import Calibration, log_odds
 from filters.errors import RulesError
 from filters.features import FEATURES, SETS, Features
 from filters.labels import Label
@@ -159,8 +160,9 @@ class RuleSet:
     Attributes:
         name: `text` or `full` (`features.SETS`).
         scores: Tell the labels apart; None where no rule tests a score.
-        genuine: The like, learned foremost from sampled turns: its score of follow_up becomes p_genuine.
-        calibration: Of that score. None without scores.
+        genuine: The like, learned foremost from sampled turns; with `boosted` it makes p_genuine.
+        boosted: Trees learned from sampled turns alone.
+        calibration: Weighs the two. None without scores.
         held_out: Cross-validated figures of the whole set: labels, genuine, confusion.
     """
 
@@ -168,6 +170,7 @@ class RuleSet:
     rules: tuple[Rule, ...]
     scores: Scores | None = None
     genuine: Scores | None = None
+    boosted: Boosted | None = None
     calibration: Calibration | None = None
     held_out: Mapping[str, Any] = field(default_factory=dict)
 
@@ -179,17 +182,18 @@ class RuleSet:
 
     def prepare(self, features: Features) -> Features:
         """The features with the columns of `features.SCORES`; NaN without scores."""
-        if self.scores is None or self.genuine is None or self.calibration is None:
+        if self.scores is None or self.calibration is None:
             unknown = np.full(len(features), np.nan)
             return features.plus({**{score_name(label): unknown for label in LABELS}, "p_genuine": unknown})
         scores = self.scores.probabilities(features)
         columns = {score_name(label): scores[:, column] for column, label in enumerate(LABELS)}
-        return features.plus({**columns, "p_genuine": self.calibration.probability(self.follow_up(features))})
+        return features.plus({**columns, "p_genuine": self.calibration.probability(self.odds(features))})
 
-    def follow_up(self, features: Features) -> NDArray[np.float64]:
-        """The score that p_genuine is calibrated from, shape (n,). The set must have scores."""
-        assert self.genuine is not None  # noqa: S101
-        return self.genuine.probabilities(features)[:, LABELS.index(Label.FOLLOW_UP.value)]
+    def odds(self, features: Features) -> NDArray[np.float64]:
+        """Log-odds of a follow-up by the linear score and by the trees, shape (n, 2). The set must have scores."""
+        assert self.genuine is not None and self.boosted is not None  # noqa: S101, PT018
+        linear = self.genuine.probabilities(features)[:, LABELS.index(Label.FOLLOW_UP.value)]
+        return np.column_stack([log_odds(linear), self.boosted.log_odds(features)])
 
     def knows(self, features: Features) -> NDArray[np.bool_]:
         """Which rows have what the set needs; shape (n,). `text` knows all."""
@@ -324,25 +328,28 @@ def _rule_set(name: str, data: Any, place: str) -> RuleSet:
         foreign = rule.tiers - {*SETS[name], "score"}
         if foreign:
             raise RulesError(f"{place}: rule {rule.name!r} reads the {min(foreign)} tier, which {name!r} is without")
-    given = [part for part in ("scores", "genuine", "calibration") if data.get(part) is not None]
-    if len(given) in (1, 2):
-        raise RulesError(
-            f"{place} has {' and '.join(given)}; scores, genuine and calibration come together or not at all"
-        )
+    learned = ("scores", "genuine", "boosted", "calibration")
+    given = [part for part in learned if data.get(part) is not None]
+    if given and len(given) < len(learned):
+        raise RulesError(f"{place} has {', '.join(given)}; {', '.join(learned)} come together or not at all")
     scores, genuine = (
         Scores.from_json(data[part], f"{place}.{part}") if given else None for part in ("scores", "genuine")
     )
-    if scores is None or genuine is None:
+    boosted = Boosted.from_json(data["boosted"], f"{place}.boosted") if given else None
+    if scores is None or genuine is None or boosted is None:
         for rule in rules:
             if "score" in rule.tiers:
                 raise RulesError(f"{place}: rule {rule.name!r} tests a score, but the set has no `scores`")
-    elif not {FEATURES[feature].tier for feature in (*scores.inputs, *genuine.inputs)} <= set(SETS[name]):
+    elif not {FEATURES[feature].tier for feature in (*scores.inputs, *genuine.inputs, *boosted.inputs)} <= set(
+        SETS[name]
+    ):
         raise RulesError(f"{place}.scores reads a tier which {name!r} is without")
     return RuleSet(
         name,
         rules,
         scores,
         genuine,
+        boosted,
         Calibration.from_json(data["calibration"], f"{place}.calibration") if given else None,
         _mapping(data, "held_out"),
     )
@@ -449,6 +456,7 @@ def _set_as_json(rule_set: RuleSet) -> dict[str, Any]:
         "held_out": dict(rule_set.held_out),
         "scores": rule_set.scores.to_json() if rule_set.scores else None,
         "genuine": rule_set.genuine.to_json() if rule_set.genuine else None,
+        "boosted": rule_set.boosted.to_json() if rule_set.boosted else None,
         "calibration": rule_set.calibration.to_json() if rule_set.calibration else None,
     }
 

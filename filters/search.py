@@ -84,7 +84,6 @@ WANTED = {
     Label.META_PLANNING.value: 0.92,
 }
 """Precision on written turns below which the objective falls steeply: faults that must not be cried without cause."""
-_GRID = tuple(round(0.1 + 0.025 * step, 3) for step in range(33))
 _ROUNDS = 3
 
 
@@ -93,51 +92,59 @@ def fit_scored(
 ) -> tuple[Rule, ...]:
     """Rules that test the learned scores, for the turns no other rule took.
 
-    One after another, each threshold is put where the objective is highest, three times round. The objective is the
-    mean of three figures, so that none is bought with another: F1 of genuine on sampled turns, the same on written
-    ones, and the mean F1 of the labels on written turns, where all labels are common enough to count.
+    One threshold after another is put where the objective is highest, three times round. The objective is the mean of
+    three figures, so that none is bought with another: F1 of genuine on sampled turns, the same on written ones, and
+    the mean F1 of the labels on written turns, where all labels are common enough to count.
 
     Args:
         prepared: With held-out scores.
         fired: Label given by the rules before these, empty where none fired; shape (n,).
     """
-    thresholds = {template.name: template.start for template in SCORED}
+    left = np.flatnonzero(fired == "")
+    held = {
+        test: Threshold(*test).holds(prepared)[left]
+        for template in SCORED
+        for feature, op, values in template.tests
+        for test in ((feature, op, value) for value in values)
+    }
+    chosen = [[values[0] for _, _, values in template.tests] for template in SCORED]
 
-    def rules_at(values: dict[str, float]) -> list[Rule]:
-        return [
-            Rule(
-                template.name,
-                template.label,
-                tuple(
-                    Threshold(feature, op, values[template.name] if value is None else value)
-                    for feature, op, value in template.tests
-                ),
-            )
-            for template in SCORED
-        ]
+    def objective() -> float:
+        given, open_ = fired.copy(), np.ones(len(left), dtype=np.bool_)
+        for template, values in zip(SCORED, chosen, strict=True):
+            fires = open_.copy()
+            for (feature, op, _), value in zip(template.tests, values, strict=True):
+                fires &= held[feature, op, value]
+            given[left[fires]] = template.label.value
+            open_ &= ~fires
+        given[left[open_]] = Label.FOLLOW_UP.value
+        return _objective(given, labels, sampled)
 
-    def objective(values: dict[str, float]) -> float:
-        return _objective(_given(rules_at(values), prepared, fired), labels, sampled)
-
-    best = objective(thresholds)
+    best = objective()
     for _ in range(_ROUNDS):
         before = best
-        for template in SCORED:
-            for value in _GRID:
-                trial = thresholds | {template.name: value}
-                if (found := objective(trial)) > best + 1e-9:
-                    best, thresholds = found, trial
+        for template, values in zip(SCORED, chosen, strict=True):
+            for place, (_, _, options) in enumerate(template.tests):
+                kept = values[place]
+                for value in options:
+                    values[place] = value
+                    if (found := objective()) > best + 1e-9:
+                        best, kept = found, value
+                values[place] = kept
         if best <= before:
             break
-    return tuple(rules_at(thresholds))
-
-
-def _given(rules: list[Rule], prepared: Features, fired: NDArray[np.str_]) -> NDArray[np.str_]:
-    given = fired.copy()
-    for rule in rules:
-        given[(given == "") & rule.fires(prepared)] = rule.label.value
-    given[given == ""] = Label.FOLLOW_UP.value
-    return given
+    return tuple(
+        Rule(
+            template.name,
+            template.label,
+            tuple(
+                Threshold(feature, op, value)
+                for (feature, op, _), value in zip(template.tests, values, strict=True)
+                if not (op == "<=" and value >= 1.0)
+            ),
+        )
+        for template, values in zip(SCORED, chosen, strict=True)
+    )
 
 
 def _objective(given: NDArray[np.str_], labels: NDArray[np.str_], sampled: Flags) -> float:

@@ -39,16 +39,11 @@ class Template:
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """A rule on learned scores; the test whose value is None gets the threshold that is learned.
-
-    Attributes:
-        start: Where the search begins.
-    """
+    """A rule on learned scores. Of a test with several values the first is where the search begins."""
 
     name: str
     label: Label
-    tests: tuple[tuple[str, str, float | None], ...]
-    start: float
+    tests: tuple[Choice, ...]
 
 
 def _at_least(feature: str, *values: float) -> Choice:
@@ -221,9 +216,14 @@ TEMPLATES = (
     ),
 )
 
+_SCORES = (0.4, *(round(0.1 + 0.05 * step, 2) for step in range(18)))
+_DOUBTS = (1.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.8)
+_HARDLY = (0.1, 0.0, 0.05, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4)
+_FOLLOW_UP = score_name(Label.FOLLOW_UP)
+
 SCORED = (
     *(
-        Scored(f"reads like {words}", label, ((score_name(label), ">=", None),), 0.4)
+        Scored(f"reads like {words}", label, (_at_least(score_name(label), *_SCORES), _at_most("p_genuine", *_DOUBTS)))
         for label, words in (
             (Label.DEGENERATE, "nothing said"),
             (Label.META_PLANNING, "a plan for the turn"),
@@ -235,12 +235,22 @@ SCORED = (
             (Label.OFF_TOPIC, "another subject"),
         )
     ),
-    Scored(
-        "hardly a follow-up, half gibberish",
-        Label.MALFORMED,
-        (("p_genuine", "<=", None), (score_name(Label.MALFORMED), ">=", 0.3)),
-        0.1,
+    *(
+        Scored(
+            f"hardly a follow-up{words}",
+            label,
+            (
+                _at_most("p_genuine", *_HARDLY),
+                _at_most(_FOLLOW_UP, most),
+                *((_at_least(score_name(label), 0.25),) if label is Label.MALFORMED else ()),
+            ),
+        )
+        for most, degree in ((1.0, ""), (0.9, ", though it reads like one"), (0.7, ", and half reads like one"))
+        for label, words in ((Label.MALFORMED, f"{degree}: half gibberish"), (Label.OFF_TOPIC, degree))
     ),
-    Scored("hardly a follow-up", Label.OFF_TOPIC, (("p_genuine", "<=", None),), 0.1),
 )
-"""After the readable rules: what the learned score of a label says, and how unlikely a follow-up is."""
+"""After the readable rules: what the learned score of a label says, and how unlikely a follow-up is.
+
+The two are learned from different turns: scores from all, `p_genuine` foremost from sampled ones. A turn that reads
+like a follow-up by the one needs a lower value of the other to fall.
+"""
