@@ -11,7 +11,7 @@ import gzip
 import io
 import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -80,20 +80,40 @@ def write_turn_rows(tables: pl.DataFrame | Iterable[pl.DataFrame], path: str, co
     Raises:
         UsageError: The file cannot be written.
     """
-    tables = [tables] if isinstance(tables, pl.DataFrame) else tables
-    merged = (row for table in tables for row in _merged(table, columns))
+    with turn_row_writer(path, columns) as write:
+        return sum(map(write, [tables] if isinstance(tables, pl.DataFrame) else tables))
+
+
+@contextmanager
+def turn_row_writer(path: str, columns: Sequence[str]) -> Iterator[Callable[[pl.DataFrame], int]]:
+    """Like `write_turn_rows`, for tables that come one by one: gives what writes one and returns its rows.
+
+    The file appears when the block ends well; of a block that does not, nothing stays.
+
+    Raises:
+        UsageError: The file cannot be written.
+    """
     if path.endswith(".parquet"):
-        rows = list(merged)
+        rows: list[dict[str, Any]] = []
+
+        def keep(table: pl.DataFrame) -> int:
+            rows.extend(_merged(table, columns))
+            return len(table)
+
         with _replacing(path) as place:
+            yield keep
             # The whole input decides the types: a column may be absent from the first thousand rows.
             pl.DataFrame(rows, infer_schema_length=None, strict=False).write_parquet(place)
-        return len(rows)
-    count = 0
+        return
+
     with _open_for_writing(path) as out:
-        for row in merged:
-            out.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
-            count += 1
-    return count
+
+        def write(table: pl.DataFrame) -> int:
+            for row in _merged(table, columns):
+                out.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+            return len(table)
+
+        yield write
 
 
 @contextmanager
