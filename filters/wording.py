@@ -1,0 +1,57 @@
+"""Rules as sentences: what a test asks of a turn, in words of the feature registry."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from filters.features import FEATURES
+
+if TYPE_CHECKING:
+    from filters.rules import Rule, Threshold
+
+_VERBS = {"opens": "open", "ends": "end", "starts": "start"}
+
+
+def sentence(rule: Rule) -> str:
+    """E.g. `If it has at least 1 control tokens the conversation lacks, it is malformed.`"""
+    return f"If {' and '.join(condition(test) for test in rule.tests)}, it is {rule.label.value}."
+
+
+def condition(test: Threshold) -> str:
+    """One test in words, with the turn as `it`."""
+    feature = FEATURES.get(test.feature)
+    least = test.op == ">="
+    bound = f"at {'least' if least else 'most'} {test.value:g}"
+    if feature is None or test.feature == "p_genuine" or test.feature.startswith("score_"):
+        return f"{called(test.feature)} is {bound}"
+    says = feature.says
+    first = says.split()[0]
+    if (feature.low, feature.high) == (0, 1):
+        if first in (*_VERBS, "cut"):
+            # A value above 0 is asked for by >=, one below 1 by <=; else the test says nothing or never holds.
+            plain = f"it is {says}" if first == "cut" else f"it {says}"
+            denied = f"it is not {says}" if first == "cut" else f"it does not {_VERBS[first]}{says[len(first) :]}"
+            if least and 0 < test.value <= 1:
+                return plain
+            if not least and 0 <= test.value < 1:
+                return denied
+        if first == "share":
+            return f"the {says} is at {'least' if least else 'most'} {test.value * 100:g} %"
+    elif first == "times":
+        return f"{says[len(first) + 1 :]} {bound} times"
+    elif feature.low == 0 and feature.high == float("inf") and feature.tier == "text" and first not in _MEASURES:
+        return f"it has no {says}" if not least and 0 <= test.value < 1 else f"it has {bound} {says}"
+    return f"the {says} is {bound}"
+
+
+_MEASURES = ("length", "mean", "longest", "rarity", "number")
+"""What is measured and not counted: `it has at least 60 length in characters` would not do."""
+
+
+def called(feature: str) -> str:
+    """What a feature is called in a sentence."""
+    if feature == "p_genuine":
+        return "p_genuine"
+    if feature.startswith("score_"):
+        return f"the score for {feature.removeprefix('score_')}"
+    return FEATURES[feature].says if feature in FEATURES else feature
