@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from filters.evidence import quote
 from filters.labels import Label
-from filters.wording import called
+from filters.wording import called, valued
 
 if TYPE_CHECKING:
     from filters.features import Features
@@ -75,6 +75,12 @@ def explain(rules: RuleSet, features: Features, row: int, turn: str, history: li
     return said
 
 
+def sets_of(rules: RuleSet) -> Mapping[str, RuleSet]:
+    """The rule sets by name, `text` and `full`."""
+    sets: Any = getattr(rules, "sets", None)
+    return sets or {"text": rules, "full": rules}
+
+
 def prepared(rules: RuleSet, features: Features) -> Features:
     """The features as the rules of this set read them: with its scores, where it has some."""
     prepare: Any = getattr(rules, "prepare", None)
@@ -102,9 +108,4 @@ def brief(rules: RuleSet, features: Features, row: int, label: Label, rule: str 
 def told(entry: Contribution) -> str:
     """E.g. `question marks 2 (+0.41)`."""
     name, value, adds = entry
-    return f"{called(name)} {number(value)} ({adds:+.2f})"
-
-
-def number(value: float) -> str:
-    """Three digits, `unknown` for NaN."""
-    return "unknown" if math.isnan(value) else f"{value:.3g}"
+    return f"{called(name)} {valued(name, value)} ({adds:+.2f})"

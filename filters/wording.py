@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from filters.features import FEATURES
@@ -13,8 +14,14 @@ _VERBS = {"opens": "open", "ends": "end", "starts": "start"}
 
 
 def sentence(rule: Rule) -> str:
-    """E.g. `If it has at least 1 control tokens the conversation lacks, it is malformed.`"""
-    return f"If {' and '.join(condition(test) for test in rule.tests)}, it is {rule.label.value}."
+    """E.g. `If the turn has control tokens the conversation lacks, it is malformed.`"""
+    return f"If {conditions(rule)}, it is {rule.label.value}.".replace("If it ", "If the turn ", 1)
+
+
+def conditions(rule: Rule) -> str:
+    """The tests joined by commas and `and`."""
+    *most, last = [condition(test) for test in rule.tests]
+    return f"{', '.join(most)} and {last}" if most else last
 
 
 def condition(test: Threshold) -> str:
@@ -40,12 +47,28 @@ def condition(test: Threshold) -> str:
     elif first == "times":
         return f"{says[len(first) + 1 :]} {bound} times"
     elif feature.low == 0 and feature.high == float("inf") and feature.tier == "text" and first not in _MEASURES:
-        return f"it has no {says}" if not least and 0 <= test.value < 1 else f"it has {bound} {says}"
+        if not least and 0 <= test.value < 1:
+            return f"it has no {says}"
+        return f"it has {says}" if least and 0 < test.value <= 1 else f"it has {bound} {says}"
     return f"the {says} is {bound}"
 
 
 _MEASURES = ("length", "mean", "longest", "rarity", "number")
 """What is measured and not counted: `it has at least 60 length in characters` would not do."""
+
+
+def valued(feature: str, value: float) -> str:
+    """A value as it stands beside `condition`: `35 %`, `yes`, `3`; `unknown` for NaN."""
+    if math.isnan(value):
+        return "unknown"
+    entry = FEATURES.get(feature)
+    if entry is not None and (entry.low, entry.high) == (0, 1):
+        first = entry.says.split()[0]
+        if first == "share":
+            return f"{value * 100:.3g} %"
+        if first in (*_VERBS, "cut") and value in (0, 1):
+            return "yes" if value else "no"
+    return f"{value:.3g}"
 
 
 def called(feature: str) -> str:
