@@ -43,7 +43,7 @@ def condition(test: Threshold) -> str:
             if not least and 0 <= test.value < 1:
                 return denied
         if first == "share":
-            return f"the {says} is at {'least' if least else 'most'} {test.value * 100:g} %"
+            return f"the {says} is at {'least' if least else 'most'} {test.value * 100:g}%"
     elif first == "times":
         return f"{says[len(first) + 1 :]} {bound} times"
     elif feature.low == 0 and feature.high == float("inf") and feature.tier == "text" and first not in _MEASURES:
@@ -58,14 +58,14 @@ _MEASURES = ("length", "mean", "longest", "rarity", "number")
 
 
 def valued(feature: str, value: float) -> str:
-    """A value as it stands beside `condition`: `35 %`, `yes`, `3`; `unknown` for NaN."""
+    """A value as it stands beside `condition`: `35%`, `yes`, `3`; `unknown` for NaN."""
     if math.isnan(value):
         return "unknown"
     entry = FEATURES.get(feature)
     if entry is not None and (entry.low, entry.high) == (0, 1):
         first = entry.says.split()[0]
         if first == "share":
-            return f"{value * 100:.3g} %"
+            return f"{value * 100:.3g}%"
         if first in (*_VERBS, "cut") and value in (0, 1):
             return "yes" if value else "no"
     return f"{value:.3g}"

@@ -170,4 +170,6 @@ def show_features() -> None:
             tier = feature.tier
             page.line(Text(f"{tier}", style="bold"))
         low, high = (f"{value:g}".replace("inf", "…") for value in (feature.low, feature.high))
-        page.line(f"{feature.name:{width}}  {low}..{high}  {feature.says} ({feature.catches})", indent=2)
+        page.line(
+            f"{feature.name:{width}}  {low}..{high}  {feature.says} ({feature.catches})", indent=2, hang=width + 8
+        )
