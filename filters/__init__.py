@@ -1,6 +1,6 @@
 """Labels candidate user turns by readable rules. Imports nothing of selfplay or rerank.
 
-    table = filters.label(table)            # adds label, genuine, p_genuine, rule, evidence
+    table = filters.label(table)            # adds label, genuine, p_genuine, rule, evidence, rule_set
     filters.estimate_genuine(table)         # share genuine, with an interval
 
 `table` is a polars table with one candidate a row: `query, answer, history, turn`, optionally `finish_reason` and the
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
     from filters.estimate import estimate_genuine
     from filters.labelling import label
     from filters.labels import Label
-    from filters.rules import RuleSet
+    from filters.rules import Rules
     from filters.rules import load as load_rules
 
 _HOMES = {
     "Label": ("labels", "Label"),
-    "RuleSet": ("rules", "RuleSet"),
+    "Rules": ("rules", "Rules"),
     "RulesError": ("errors", "RulesError"),
     "estimate_genuine": ("estimate", "estimate_genuine"),
     "label": ("labelling", "label"),
     "load_rules": ("rules", "load"),
 }
 
-__all__ = ["Label", "RuleSet", "RulesError", "estimate_genuine", "label", "load_rules"]
+__all__ = ["Label", "Rules", "RulesError", "estimate_genuine", "label", "load_rules"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,76 +1,54 @@
-"""p_genuine: the calibrated probability that a turn is a follow-up. A small logistic model that numpy evaluates.
+"""p_genuine: the calibrated probability that a turn is a follow-up, from the learned score of that label.
 
-Learned by `filters.learn` from turns that were really sampled; what it knows is how *those* generators fail.
+Platt scaling (Platt 1999) on turns that were really sampled and held out; what it knows is how *those* generators fail.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from filters.errors import RulesError
-from filters.features import FEATURES, Features
+from filters.scores import numbers
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-FLAGGED = "flagged"
-"""Input beside the features: 1 where a rule fired. The model so learns how often the rules are wrong."""
+    Matrix = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Logistic regression over k standardised inputs.
+    """p = sigmoid(slope · log-odds of the score + intercept).
 
     Attributes:
-        inputs: k feature names, `flagged` among them.
-        low, high: Inputs are clipped to this range of the training turns first, so that nothing is extrapolated far.
-        center, scale: Then (value - center) / scale; an unknown optional input counts as its center.
-        weights: k slopes and the intercept.
-        replicates: The same (each k + 1), trained on bootstrap resamples of the conversations.
-        figures: Cross-validated AUC, Brier score and calibration error with n and intervals, by source.
+        slope, intercept: Fitted on held-out scores of sampled turns.
+        replicates: The same on bootstrap resamples of the conversations.
+        figures: Cross-validated AUC, F1, Brier score and calibration error with n and intervals, by source.
     """
 
-    inputs: tuple[str, ...]
-    low: tuple[float, ...]
-    high: tuple[float, ...]
-    center: tuple[float, ...]
-    scale: tuple[float, ...]
-    weights: tuple[float, ...]
-    replicates: tuple[tuple[float, ...], ...]
+    slope: float
+    intercept: float
+    replicates: tuple[tuple[float, float], ...]
     figures: dict[str, Any]
 
-    def design(self, features: Features, flagged: NDArray[np.bool_]) -> NDArray[np.float64]:
-        """Standardised inputs with a column of ones, shape (n, k + 1); NaN where a needed signal is unknown."""
-        columns = [flagged.astype(float) if name == FLAGGED else features.values[name] for name in self.inputs]
-        raw = np.column_stack(columns)
-        optional = np.array([name == "cut" for name in self.inputs])
-        raw = np.where(np.isnan(raw) & optional, np.array(self.center), raw)
-        clipped = np.clip(raw, np.array(self.low), np.array(self.high))
-        standard = (clipped - np.array(self.center)) / np.array(self.scale)
-        return np.column_stack([standard, np.ones(len(raw))])
+    def probability(self, score: Matrix) -> Matrix:
+        """Of the score of follow_up, shape (n,), in 0..1."""
+        return sigmoid(self.slope * log_odds(score) + self.intercept)
 
-    def probability(self, design: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Shape (n,), in 0..1."""
-        return sigmoid(design @ np.array(self.weights))
-
-    def replicated(self, design: NDArray[np.float64]) -> NDArray[np.float64]:
+    def replicated(self, score: Matrix) -> Matrix:
         """The probability under each bootstrap replicate, shape (replicates, n)."""
-        return sigmoid(np.array(self.replicates) @ design.T)
+        pairs = np.array(self.replicates)
+        return sigmoid(pairs[:, :1] * log_odds(score) + pairs[:, 1:])
 
     def to_json(self) -> dict[str, Any]:
-        """Numbers rounded to six places."""
-
-        def short(values: tuple[float, ...]) -> list[float]:
-            return [round(value, 6) for value in values]
-
+        """Numbers rounded to five places."""
         return {
-            "inputs": list(self.inputs),
-            **{name: short(getattr(self, name)) for name in ("low", "high", "center", "scale", "weights")},
-            "replicates": [short(row) for row in self.replicates],
+            "slope": round(self.slope, 5),
+            "intercept": round(self.intercept, 5),
+            "replicates": [[round(a, 5), round(b, 5)] for a, b in self.replicates],
             "figures": self.figures,
         }
 
@@ -79,38 +57,23 @@ class Calibration:
         """Raises: RulesError with the place."""
         if not isinstance(data, dict):
             raise RulesError(f"{place} must be an object")
-        inputs = data.get("inputs")
-        if not isinstance(inputs, list) or not inputs:
-            raise RulesError(f"{place}.inputs must list features")
-        for name in inputs:
-            if not isinstance(name, str) or (name != FLAGGED and name not in FEATURES):
-                raise RulesError(f"{place}.inputs: no feature {name!r}")
-        k = len(inputs)
-        ranges = {name: _numbers(data.get(name), k, f"{place}.{name}") for name in ("low", "high", "center", "scale")}
-        if any(value <= 0 for value in ranges["scale"]):
-            raise RulesError(f"{place}.scale must be above 0")
+        (slope,) = numbers([data.get("slope")], 1, f"{place}.slope")
+        (intercept,) = numbers([data.get("intercept")], 1, f"{place}.intercept")
         rows = data.get("replicates")
         if not isinstance(rows, list) or not rows:
-            raise RulesError(f"{place}.replicates must be a list of weights")
+            raise RulesError(f"{place}.replicates must be a list of pairs")
+        pairs = [numbers(row, 2, f"{place}.replicates[{i}]") for i, row in enumerate(rows)]
         figures = data.get("figures", {})
-        return cls(
-            inputs=tuple(inputs),
-            **ranges,
-            weights=_numbers(data.get("weights"), k + 1, f"{place}.weights"),
-            replicates=tuple(_numbers(row, k + 1, f"{place}.replicates[{i}]") for i, row in enumerate(rows)),
-            figures=figures if isinstance(figures, dict) else {},
-        )
+        return cls(slope, intercept, tuple((a, b) for a, b in pairs), figures if isinstance(figures, dict) else {})
 
 
-def sigmoid(x: NDArray[np.float64]) -> NDArray[np.float64]:
+def log_odds(p: Matrix) -> Matrix:
+    """ln(p / (1 - p)), bounded."""
+    p = np.clip(p, 1e-9, 1 - 1e-9)
+    return np.asarray(np.log(p / (1 - p)), dtype=np.float64)
+
+
+def sigmoid(x: Matrix) -> Matrix:
     """Logistic function without overflow."""
-    result: NDArray[np.float64] = 0.5 * (1.0 + np.tanh(0.5 * x))
+    result: Matrix = 0.5 * (1.0 + np.tanh(0.5 * x))
     return result
-
-
-def _numbers(value: Any, length: int, place: str) -> tuple[float, ...]:
-    if not isinstance(value, list) or len(value) != length:
-        raise RulesError(f"{place} must be a list of {length} numbers")
-    if not all(isinstance(x, int | float) and not isinstance(x, bool) and math.isfinite(x) for x in value):
-        raise RulesError(f"{place} holds something that is not a number")
-    return tuple(float(x) for x in value)

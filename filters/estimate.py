@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from filters.features import Features, compute
-from filters.labelling import caps, probability
-from filters.rules import RuleSet, load
+from filters.labelling import decide
+from filters.labels import Label
+from filters.rules import Rules, load
+from filters.scores import score_name
 
 if TYPE_CHECKING:
     import polars as pl
@@ -38,7 +40,7 @@ class Estimate:
 
 def estimate_genuine(
     table: pl.DataFrame,
-    rules: RuleSet | None = None,
+    rules: Rules | None = None,
     *,
     generator: str | None = None,
     primed: bool = False,
@@ -60,11 +62,10 @@ def estimate_genuine(
     rules = load() if rules is None else rules
     features = compute(table) if features is None else features
     why = _why(table, rules, features, generator, primed)
-    if not len(table) or not rules.calibrations:
+    if not len(table) or any(rule_set.calibration is None for rule_set in rules.sets.values()):
         return Estimate(float("nan"), float("nan"), float("nan"), True, "; ".join(["nothing to estimate from", *why]))
-    decided = rules.decide(features)
-    mean = float(probability(features, rules, decided).mean())
-    sums, counts = _by_cluster(_replicated(features, rules, decided), _clusters(table))
+    mean = float(decide(rules, features)[2].mean())
+    sums, counts = _by_cluster(_replicated(features, rules), _clusters(table))
     rng = np.random.default_rng(0)
     replicates, clusters = sums.shape
     means = np.empty(DRAWS)
@@ -75,14 +76,20 @@ def estimate_genuine(
     return Estimate(mean, min(float(low), mean), max(float(high), mean), bool(why), "; ".join(why))
 
 
-def _replicated(features: Features, rules: RuleSet, decided: NDArray[np.intp]) -> NDArray[np.float64]:
-    """p_genuine under every replicate, shape (replicates, n); as in `labelling.probability`."""
-    count = min(len(calibration.replicates) for calibration in rules.calibrations.values())
-    result = np.full((count, len(features)), np.nan)
-    for calibration in rules.calibrations.values():
-        known = calibration.replicated(calibration.design(features, decided >= 0))[:count]
-        result = np.where(np.isnan(known), result, known)
-    return np.asarray(np.minimum(result, caps(rules)[decided]), dtype=np.float64)
+def _replicated(features: Features, rules: Rules) -> NDArray[np.float64]:
+    """p_genuine under every replicate of the calibration, shape (replicates, n)."""
+    parts = []
+    for name, rows in rules.assign(features).items():
+        rule_set = rules.sets[name]
+        prepared = rule_set.prepare(features.take(rows))
+        calibration = rule_set.calibration
+        assert calibration is not None  # noqa: S101  # the caller has looked
+        drawn = calibration.replicated(prepared.values[score_name(Label.FOLLOW_UP)])
+        parts.append((rows, np.minimum(drawn, rule_set.caps()[rule_set.decide(prepared)])))
+    result = np.empty((min(len(drawn) for _, drawn in parts), len(features)))
+    for rows, drawn in parts:
+        result[:, rows] = drawn[: len(result)]
+    return result
 
 
 def _clusters(table: pl.DataFrame) -> NDArray[np.intp]:
@@ -99,7 +106,7 @@ def _by_cluster(p: NDArray[np.float64], cluster: NDArray[np.intp]) -> tuple[NDAr
     return sums, np.asarray(counts, dtype=np.intp)
 
 
-def _why(table: pl.DataFrame, rules: RuleSet, features: Features, generator: str | None, primed: bool) -> list[str]:
+def _why(table: pl.DataFrame, rules: Rules, features: Features, generator: str | None, primed: bool) -> list[str]:
     judged = {source for source in rules.training.get("sources", {}) if source != "written"}
     names = {generator} if generator is not None else _generators(table)
     unknown = sorted(

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from filters.evidence import quote
 from filters.labels import Label
@@ -53,19 +52,19 @@ class Said:
     decides: bool
 
 
-def explain(rules: RuleSet, features: Features, row: int, turn: str, history: list[str], answer: str) -> list[Said]:
+def explain(rules: RuleSet, prepared: Features, row: int, turn: str, history: list[str], answer: str) -> list[Said]:
     """What each rule says about one turn, in order.
 
     Args:
-        features: Those the rules were asked with (`prepared`).
-        row: Place of the turn in them.
+        prepared: What `rules.prepare` gave.
+        row: Place of the turn in it.
     """
     said: list[Said] = []
     decided = False
     for place, rule in enumerate(rules.rules):
         tests = []
         for test in rule.tests:
-            value = float(features.values[test.feature][row])
+            value = float(prepared.values[test.feature][row])
             held = value >= test.value if test.op == ">=" else value <= test.value
             words = quote(test.feature, test.op, turn, history, answer) if held else None
             tests.append(Tested(test, value, held, words))
@@ -75,33 +74,19 @@ def explain(rules: RuleSet, features: Features, row: int, turn: str, history: li
     return said
 
 
-def sets_of(rules: RuleSet) -> Mapping[str, RuleSet]:
-    """The rule sets by name, `text` and `full`."""
-    sets: Any = getattr(rules, "sets", None)
-    return sets or {"text": rules, "full": rules}
-
-
-def prepared(rules: RuleSet, features: Features) -> Features:
-    """The features as the rules of this set read them: with its scores, where it has some."""
-    prepare: Any = getattr(rules, "prepare", None)
-    result: Features = prepare(features) if prepare else features
-    return result
-
-
-def contributions(rules: RuleSet, features: Features, row: int, label: Label) -> list[Contribution]:
+def contributions(rules: RuleSet, prepared: Features, row: int, label: Label) -> list[Contribution]:
     """What each feature adds to the score of `label` on one turn, the largest first; empty where there is no score."""
-    scores: Any = getattr(rules, "scores", None)
-    return list(scores.contributions(features, row, label)) if scores else []
+    return rules.scores.contributions(prepared, row, label) if rules.scores else []
 
 
-def brief(rules: RuleSet, features: Features, row: int, label: Label, rule: str | None, why: str | None) -> list[str]:
+def brief(rules: RuleSet, prepared: Features, row: int, label: Label, rule: str | None, why: str | None) -> list[str]:
     """The short form: the rule that decided with its values, and the largest contributions to the label's score.
 
     Args:
         rule, why: The columns `rule` and `evidence` of `filters.label`.
     """
     fired = "no rule fired" if rule is None else f"{rule}: {why}"
-    top = contributions(rules, features, row, label)[:TOP]
+    top = contributions(rules, prepared, row, label)[:TOP]
     return [fired, *(f"score for {label.value}: {told(entry)}" for entry in top)]
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from filters import form, overlap
 from filters.context import Context
+from filters.labels import Label
 from filters.units import speaks_other
 
 if TYPE_CHECKING:
@@ -62,13 +63,18 @@ TEXT = tuple(
     for name, low, high, says, catches in (*form.FEATURES, *overlap.FEATURES)
 )
 
-FEATURES: dict[str, Feature] = {feature.name: feature for feature in (*TEXT, *SIGNALS)}
-TIERS: dict[str, tuple[str, ...]] = {
+SCORES = (
+    *(Feature(f"score_{label}", "score", 0, 1, f"learned score of {label}", label) for label in Label),
+    Feature("p_genuine", "score", 0, 1, "calibrated probability of a follow-up", "anything else when low"),
+)
+"""What a rule set adds to the features (`RuleSet.prepare`); its rules may test them."""
+
+FEATURES: dict[str, Feature] = {feature.name: feature for feature in (*TEXT, *SIGNALS, *SCORES)}
+SETS: dict[str, tuple[str, ...]] = {
     "text": ("text",),
-    "text+embedding": ("text", "embedding"),
-    "text+embedding+likelihood": ("text", "embedding", "likelihood"),
+    "full": ("text", "embedding", "likelihood"),
 }
-"""The sets of tiers a calibration exists for, smallest first."""
+"""The rule sets there are, and the tiers whose features their rules and scores read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +106,15 @@ class Features:
         known = {name: column if FEATURES[name].tier in tiers else unknown for name, column in self.values.items()}
         return Features(known, self.english)
 
+    def plus(self, columns: dict[str, NDArray[np.float64]]) -> Features:
+        """The same rows with more columns."""
+        return Features(self.values | columns, self.english)
+
     @classmethod
     def concat(cls, parts: list[Features]) -> Features:
         """The rows of all parts, one after another; at least one part."""
         return cls(
-            {name: np.concatenate([part.values[name] for part in parts]) for name in FEATURES},
+            {name: np.concatenate([part.values[name] for part in parts]) for name in parts[0].values},
             np.concatenate([part.english for part in parts]),
         )
 

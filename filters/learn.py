@@ -1,7 +1,7 @@
-"""Learns rules and calibration from judged turns. Needs scikit-learn (`pip install 'selfplay-turns[train]'`).
+"""Learns rules, scores and calibration from judged turns. Needs scikit-learn (`pip install 'selfplay-turns[train]'`).
 
-What is cross-validated is split by conversation. Turns that were really sampled count foremost; written ones are
-tidy, so that their figures are an upper bound, reported apart.
+What is cross-validated is split by conversation and holds the whole procedure: scores, rules and thresholds are
+learned anew without each fold. Turns that were really sampled and written ones are reported apart: the latter are tidy.
 """
 
 from __future__ import annotations
@@ -9,15 +9,18 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from filters.calibration import FLAGGED, Calibration, sigmoid
-from filters.features import FEATURES, TIERS, Features, compute
+from filters.calibration import Calibration, log_odds
+from filters.features import FEATURES, SETS, Features, compute
+from filters.figures import quality, report, resampled
 from filters.labels import Label
-from filters.rules import Precision, Rule, RuleSet, wilson
-from filters.search import fit_rules
+from filters.rules import Certified, Precision, Rule, Rules, RuleSet
+from filters.scores import LABELS, Scores, views
+from filters.search import fit_rules, fit_scored
 
 if TYPE_CHECKING:
     import polars as pl
@@ -25,289 +28,303 @@ if TYPE_CHECKING:
 
     Matrix = NDArray[np.float64]
     Flags = NDArray[np.bool_]
+    Texts = NDArray[np.str_]
 
 WRITTEN = "written"
-FOLDS = 10
-REPLICATES = 50
+FOLDS = 5
+REPLICATES = 200
 LEAST_SAMPLED = 200
-"""No calibration is learned from fewer sampled turns."""
-WRITTEN_RULE_WEIGHT = 0.5
-"""Weight of a written turn against a sampled one when rules are learned: rare faults are seen there alone."""
+"""No set is learned from fewer sampled turns."""
+STRENGTH = 0.03
+"""Inverse of the ridge penalty on the scores' weights; chosen once by cross-validation on the shipped turns."""
+RARE = 0.3
+"""Turns of a label count (1 / its share) to this power, so that rare labels are heard."""
 
-_TEXT_INPUTS = (
-    FLAGGED, "chars", "lines", "compression", "unbalanced", "cut", "ends", "question", "after_question", "textbook",
-    "reaction", "pointing", "first_person", "lower_start", "word_length", "query_cover", "query_similarity",
-    "answer_cover", "answer_order", "answer_only", "answer_only_share", "new", "new_share",
-    "numbers_answer",
-)  # fmt: skip
+_NOT_SCORED = ("control",)
+"""Text features without a weight: a control token decides by its rule, and must never raise p_genuine."""
 INPUTS: dict[str, tuple[str, ...]] = {
-    name: (*_TEXT_INPUTS, *(f.name for f in FEATURES.values() if f.tier in tiers and f.tier != "text"))
-    for name, tiers in TIERS.items()
+    name: tuple(
+        feature.name for feature in FEATURES.values() if feature.tier in tiers and feature.name not in _NOT_SCORED
+    )
+    for name, tiers in SETS.items()
 }
 
 
-def train(table: pl.DataFrame, models: Mapping[str, Any] | None = None, seed: int = 0) -> RuleSet:
-    """Rules with held-out precision, and a calibration for every tier set whose signals the table has.
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What is learned from: features and what the judge said of each turn, arrays of shape (n,)."""
+
+    features: Features
+    labels: Texts
+    sources: Texts
+    groups: Texts
+    folds: NDArray[np.intp]
+
+    @property
+    def sampled(self) -> Flags:
+        return np.asarray(self.sources != WRITTEN, dtype=np.bool_)
+
+    @property
+    def genuine(self) -> Flags:
+        return np.asarray(self.labels == Label.FOLLOW_UP.value, dtype=np.bool_)
+
+    def take(self, rows: NDArray[np.intp]) -> Judged:
+        """Some of the turns."""
+        return Judged(
+            self.features.take(rows), self.labels[rows], self.sources[rows], self.groups[rows], self.folds[rows]
+        )
+
+
+def train(
+    table: pl.DataFrame,
+    models: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    min_precision: float | Mapping[str, float] = 0.9,
+    apart: float = 0.0,
+) -> Rules:
+    """A rule set for every tier set whose signals the table has.
 
     Args:
         table: The columns that `filters.label` takes, the judge's `label`, `source` (`written`, or the generator's
             name), `context` (the conversation), and the signal columns that were measured.
-        models: `scorer` and `embedder` that measured the signals; kept in the rule set.
+        models: `scorer` and `embedder` that measured the signals; kept in the rules.
+        min_precision: What a rule is to prove, for all labels or by label.
+        apart: Share of the conversations that nothing is learned from; there rules prove their precision. With 0
+            none is certified.
 
     Raises:
         ValueError: A column is missing, or a label is none of the rubric's.
     """
     from threadpoolctl import threadpool_limits
 
+    judged = read(table, seed)
+    wanted = dict.fromkeys(LABELS, min_precision) if isinstance(min_precision, float | int) else dict(min_precision)
+    aside = _apart(judged.groups, apart, seed)
+    known = {}
+    for name, inputs in INPUTS.items():
+        signals = tuple(feature for feature in inputs if FEATURES[feature].tier != "text")
+        rows = np.isfinite(judged.features.matrix(signals)).all(axis=1) if signals else np.ones(len(aside), dtype=bool)
+        if (rows & judged.sampled & ~aside).sum() >= LEAST_SAMPLED:
+            known[name] = rows
+    if not known:
+        raise ValueError(f"fewer than {LEAST_SAMPLED} sampled turns: too few to calibrate p_genuine")
+    with threadpool_limits(1):  # Many small fits: threads would only wait for each other.
+        sets = {
+            name: _certified(
+                learn_set(name, judged.take(np.flatnonzero(rows & ~aside)), seed),
+                judged.take(np.flatnonzero(rows & aside)),
+                wanted,
+            )
+            for name, rows in known.items()
+        }
+    training = {
+        "sha256": _fingerprint(table),
+        "turns": len(table),
+        "sources": {str(source): int((judged.sources == source).sum()) for source in np.unique(judged.sources)},
+        "conversations": len(np.unique(judged.groups)),
+        "apart": len(np.unique(judged.groups[aside])),
+        "folds": FOLDS,
+    }
+    return Rules(sets, training, dict(models or {}))
+
+
+def read(table: pl.DataFrame, seed: int = 0) -> Judged:
+    """The table as arrays, in an order that does not depend on the rows' own.
+
+    Raises:
+        ValueError: A column is missing, a label is none of the rubric's, or no turn was sampled.
+    """
     for column in ("label", "source", "context"):
         if column not in table.columns:
             raise ValueError(f"judged turns need the column `{column}`")
     table = table.sort("context", "source", "turn")
     labels = np.array([Label(text).value for text in table["label"]])
-    groups = table["context"].to_numpy().astype(str)
-    sources = table["source"].to_numpy().astype(str)
-    sampled = sources != WRITTEN
-    if not sampled.any():
+    groups, sources = (table[name].to_numpy().astype(str) for name in ("context", "source"))
+    if (sources == WRITTEN).all():
         raise ValueError("no sampled turns: every source is `written`, and those cannot calibrate p_genuine")
-    features = compute(table)
-    weights = np.where(sampled, 1.0, WRITTEN_RULE_WEIGHT)
-    folds = _folds(groups, seed)
-    rules, flagged = _rules_with_precision(features, labels, weights, sampled, folds)
-    calibrations = {}
-    with threadpool_limits(1):  # Hundreds of tiny fits: threads would only wait for each other.
-        for name, inputs in INPUTS.items():
-            known = _known(features, inputs)
-            if known[sampled].sum() >= LEAST_SAMPLED:
-                rows = np.flatnonzero(known)
-                calibrations[name] = _calibrate(
-                    inputs,
-                    features.take(rows),
-                    flagged[name][rows],
-                    labels[rows],
-                    sources[rows],
-                    groups[rows],
-                    folds[rows],
-                    seed,
-                )
-    training = {
-        "sha256": _fingerprint(table),
-        "turns": len(table),
-        "sources": {str(source): int((sources == source).sum()) for source in np.unique(sources)},
-        "conversations": len(np.unique(groups)),
-        "folds": FOLDS,
-        "held_out": {name: _report(flags, labels, sampled) for name, flags in flagged.items() if name in calibrations},
-    }
-    return RuleSet(rules, calibrations, training, dict(models or {}))
-
-
-def _folds(groups: NDArray[np.str_], seed: int) -> NDArray[np.intp]:
-    """Fold of every turn; all turns of a conversation are in one."""
     names, index = np.unique(groups, return_inverse=True)
-    order = np.random.default_rng(seed).permutation(len(names))
-    return np.asarray(order[index] % FOLDS, dtype=np.intp)
+    folds = np.random.default_rng(seed).permutation(len(names))[index] % FOLDS
+    return Judged(compute(table), labels, sources, groups, np.asarray(folds, dtype=np.intp))
 
 
-def _known(features: Features, inputs: tuple[str, ...]) -> Flags:
-    signals = [name for name in inputs if name != FLAGGED and FEATURES[name].tier != "text"]
-    if not signals:
-        return np.ones(len(features), dtype=np.bool_)
-    return np.asarray(np.isfinite(features.matrix(tuple(signals))).all(axis=1), dtype=np.bool_)
-
-
-def _rules_with_precision(
-    features: Features, labels: NDArray[np.str_], weights: Matrix, sampled: Flags, folds: NDArray[np.intp]
-) -> tuple[tuple[Rule, ...], dict[str, Flags]]:
-    """The final rules, their precision on turns of held-out conversations, and which turns were flagged there.
-
-    What is flagged depends on the tiers at hand, so that each tier set has its own flags.
-    """
-    names = np.full(len(labels), "", dtype=object)
-    flagged = {name: np.zeros(len(labels), dtype=np.bool_) for name in TIERS}
+def learn_set(name: str, judged: Judged, seed: int = 0) -> RuleSet:
+    """One rule set with its cross-validated figures."""
+    fitted = _Fitted(name, judged)
+    n = len(judged.labels)
+    given, fired, p = np.empty(n, dtype="U32"), np.full(n, "", dtype=object), np.empty(n)
     for fold in range(FOLDS):
-        train_rows, test_rows = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
-        rules = fit_rules(features.take(train_rows), labels[train_rows], weights[train_rows], sampled[train_rows])
-        held_out = features.take(test_rows)
-        decided = RuleSet(rules).decide(held_out)
-        names[test_rows] = [rules[index].name if index >= 0 else "" for index in decided]
-        for name, tiers in TIERS.items():
-            flagged[name][test_rows] = RuleSet(rules).decide(held_out.only(tiers)) >= 0
-    final = tuple(
-        Rule(
-            rule.name,
-            rule.label,
-            rule.tests,
-            support=rule.support,
-            precision={
-                source: _precision(rule, labels[(names == rule.name) & where])
-                for source, where in (("sampled", sampled), (WRITTEN, ~sampled))
+        inside, outside = np.flatnonzero(judged.folds != fold), np.flatnonzero(judged.folds == fold)
+        learned = _assemble(name, judged.take(inside), fitted.without(fold), fitted.held_out(fold)[inside])
+        prepared = learned.prepare(judged.features.take(outside))
+        decided = learned.decide(prepared)
+        rules = [learned.rules[index] if index >= 0 else None for index in decided]
+        given[outside] = [(rule.label if rule else Label.FOLLOW_UP).value for rule in rules]
+        fired[outside] = [rule.name if rule else "" for rule in rules]
+        p[outside] = prepared.values["p_genuine"]
+    held_out = fitted.held_out()
+    final = _assemble(name, judged, fitted.without(), held_out)
+    return replace(
+        final,
+        rules=tuple(replace(rule, precision=_precisions(rule, fired, judged)) for rule in final.rules),
+        calibration=replace(
+            _platt(judged, held_out, _replicas(judged, held_out, seed)),
+            figures={
+                where: quality(judged.genuine[rows], p[rows], judged.groups[rows], judged.folds[rows], seed)
+                for where, rows in _sources(judged).items()
             },
-        )
-        for rule in fit_rules(features, labels, weights, sampled)
-    )
-    return final, flagged
-
-
-def _precision(rule: Rule, caught: NDArray[np.str_]) -> Precision:
-    return Precision.count(
-        len(caught), int((caught == rule.label.value).sum()), int((caught == Label.FOLLOW_UP.value).sum())
+        ),
+        held_out={
+            where: report(given[rows], judged.labels[rows], judged.groups[rows], seed)
+            for where, rows in (("sampled", judged.sampled), (WRITTEN, ~judged.sampled))
+            if rows.any()
+        },
     )
 
 
-def _calibrate(
-    inputs: tuple[str, ...],
-    features: Features,
-    flagged: Flags,
-    labels: NDArray[np.str_],
-    sources: NDArray[np.str_],
-    groups: NDArray[np.str_],
-    folds: NDArray[np.intp],
-    seed: int,
-) -> Calibration:
-    genuine = labels == Label.FOLLOW_UP.value
-    sampled = sources != WRITTEN
-    low, high, center, scale = _standard(inputs, features, flagged, sampled)
-    empty = Calibration(inputs, low, high, center, scale, (), (), {})
-    design = empty.design(features, flagged)
-    choice = min(
-        ((share, strength) for share in (0.0, 0.03, 0.1, 0.3) for strength in (0.03, 0.1, 0.3)),
-        key=lambda pair: _log_loss(genuine[sampled], _held_out(design, genuine, sampled, folds, *pair)[sampled]),
-    )
-    held_out = _held_out(design, genuine, sampled, folds, *choice)
-    figures: dict[str, Any] = {"written_weight": choice[0], "C": choice[1]}
-    named = {"sampled": sampled, **{str(s): sources == s for s in np.unique(sources)}}
-    for name, rows in named.items():
-        figures[name] = quality(genuine[rows], held_out[rows], groups[rows], folds[rows], seed)
-    rng = np.random.default_rng(seed)
-    names, index = np.unique(groups, return_inverse=True)
-    replicates = []
-    for _ in range(REPLICATES):
-        times = np.bincount(rng.integers(len(names), size=len(names)), minlength=len(names))[index]
-        replicates.append(_logistic(design, genuine, sampled, times.astype(float), *choice))
-    weights = _logistic(design, genuine, sampled, np.ones(len(design)), *choice)
-    return Calibration(inputs, low, high, center, scale, weights, tuple(replicates), figures)
+class _Fitted:
+    """Scores learned without some folds, each fitted once."""
+
+    def __init__(self, name: str, judged: Judged) -> None:
+        self._name = name
+        self._judged = judged
+        self._scores: dict[frozenset[int], Scores] = {}
+
+    def without(self, *folds: int) -> Scores:
+        key = frozenset(folds)
+        if key not in self._scores:
+            rows = np.flatnonzero(~np.isin(self._judged.folds, list(key)))
+            self._scores[key] = fit_scores(self._name, self._judged.take(rows))
+        return self._scores[key]
+
+    def held_out(self, *left_out: int) -> Matrix:
+        """Scores of every turn by a model that saw neither its fold nor those left out, shape (n, 9).
+
+        Rows of the folds left out are NaN.
+        """
+        folds = self._judged.folds
+        scores = np.full((len(folds), len(LABELS)), np.nan)
+        for fold in set(range(FOLDS)) - set(left_out):
+            rows = np.flatnonzero(folds == fold)
+            scores[rows] = self.without(fold, *left_out).probabilities(self._judged.features.take(rows))
+        return scores
 
 
-def _standard(inputs: tuple[str, ...], features: Features, flagged: Flags, sampled: Flags) -> list[tuple[float, ...]]:
-    """Low, high, center and scale of each input on the sampled turns (1st and 99th percentile; mean; deviation)."""
-    raw = np.column_stack([flagged if name == FLAGGED else features.values[name] for name in inputs])
-    columns: Matrix = raw[sampled].astype(np.float64)
-    low, high = (np.asarray(np.nanpercentile(columns, q, axis=0), dtype=np.float64) for q in (1, 99))
-    clipped = np.clip(columns, low, high)
-    scale = np.asarray(np.nanstd(clipped, axis=0), dtype=np.float64)
-    rows = (low, high, np.nanmean(clipped, axis=0), np.where(scale > 1e-9, scale, 1.0))
-    return [tuple(float(value) for value in row) for row in rows]
-
-
-def _logistic(
-    design: Matrix, genuine: Flags, sampled: Flags, times: Matrix, written_weight: float, strength: float
-) -> tuple[float, ...]:
-    """Slopes and intercept. Written turns share the slopes but have an intercept of their own, which is left out."""
+def fit_scores(name: str, judged: Judged) -> Scores:
+    """The scores of one set: ridge-penalised multinomial regression on standardised views of the features."""
     from sklearn.linear_model import LogisticRegression
 
-    weights = times * np.where(sampled, 1.0, written_weight)
-    rows = weights > 0
-    inputs = np.column_stack([design[:, :-1], 3.0 * ~sampled])  # Times 3: hardly shrunk, as an intercept should be.
-    model = LogisticRegression(C=strength, max_iter=1000).fit(inputs[rows], genuine[rows], sample_weight=weights[rows])
-    return (*map(float, model.coef_[0][:-1]), float(model.intercept_[0]))
+    inputs = INPUTS[name]
+    raw = judged.features.matrix(inputs)
+    low, high = (np.nanpercentile(raw, q, axis=0) for q in (0.5, 99.5))
+    center = np.nanmean(views(raw, low, high), axis=0)
+    design = views(raw, low, high, center)
+    scale = design.std(axis=0)
+    scale = np.where(scale > 1e-9, scale, 1.0)
+    shares = {label: float((judged.labels == label).mean()) for label in np.unique(judged.labels)}
+    weights = np.array([(1 / (len(shares) * shares[label])) ** RARE for label in judged.labels])
+    model = LogisticRegression(C=STRENGTH, max_iter=300, tol=1e-3)
+    model.fit((design - center) / scale, judged.labels, sample_weight=weights)
+    # A label nobody gave has no row: weights 0 and an intercept far below the others.
+    slopes, intercepts = np.zeros((len(LABELS), design.shape[1])), np.full(len(LABELS), -20.0)
+    for row, label in enumerate(model.classes_):
+        slopes[LABELS.index(label)] = model.coef_[row] / scale
+        intercepts[LABELS.index(label)] = model.intercept_[row] - float(slopes[LABELS.index(label)] @ center)
+    return Scores(
+        inputs,
+        tuple(map(float, low)),
+        tuple(map(float, high)),
+        tuple(map(float, center)),
+        tuple(tuple(map(float, row)) for row in slopes),
+        tuple(map(float, intercepts)),
+    )
 
 
-def _held_out(
-    design: Matrix, genuine: Flags, sampled: Flags, folds: NDArray[np.intp], written_weight: float, strength: float
-) -> Matrix:
-    result = np.empty(len(design))
-    for fold in range(FOLDS):
-        inside = folds != fold
-        weights = _logistic(
-            design[inside], genuine[inside], sampled[inside], np.ones(inside.sum()), written_weight, strength
-        )
-        result[~inside] = sigmoid(design[~inside] @ np.array(weights))
-    return result
+def _assemble(name: str, judged: Judged, scores: Scores, held_out: Matrix) -> RuleSet:
+    """Rules on features, then rules on scores; the thresholds of the latter are put on held-out scores."""
+    calibration = _platt(judged, held_out)
+    readable = fit_rules(name, judged.features, judged.labels, judged.sampled)
+    columns = {f"score_{label}": held_out[:, column] for column, label in enumerate(LABELS)}
+    p = calibration.probability(held_out[:, LABELS.index(Label.FOLLOW_UP.value)])
+    prepared = judged.features.plus({**columns, "p_genuine": p})
+    decided = RuleSet(name, readable).decide(prepared)
+    fired = np.array([readable[index].label.value if index >= 0 else "" for index in decided], dtype="U32")
+    scored = fit_scored(prepared, judged.labels, judged.sampled, fired)
+    return RuleSet(name, (*readable, *scored), scores, calibration)
 
 
-def _log_loss(genuine: Flags, p: Matrix) -> float:
-    p = np.clip(p, 1e-6, 1 - 1e-6)
-    return float(-np.mean(np.where(genuine, np.log(p), np.log(1 - p))))
+def _platt(
+    judged: Judged, held_out: Matrix, replicates: tuple[tuple[float, float], ...] = ((1.0, 0.0),)
+) -> Calibration:
+    rows = np.flatnonzero(judged.sampled)
+    slope, intercept = _line(held_out[rows, LABELS.index(Label.FOLLOW_UP.value)], judged.genuine[rows])
+    return Calibration(slope, intercept, replicates, {})
 
 
-def quality(
-    genuine: Flags, p: Matrix, groups: NDArray[np.str_], folds: NDArray[np.intp], seed: int = 0
-) -> dict[str, Any]:
-    """AUC, F1, Brier score and calibration error (ten bins of equal mass) with 95 % intervals by conversation.
-
-    The threshold of F1 is chosen on the other folds.
-    """
-    from sklearn.metrics import roc_auc_score
-
-    chosen = np.empty(len(p), dtype=np.bool_)
-    for fold in np.unique(folds):
-        here = folds == fold
-        chosen[here] = p[here] >= _best_threshold(genuine[~here], p[~here])
-
-    def figures(rows: NDArray[np.intp]) -> list[float]:
-        y, q, c = genuine[rows], p[rows], chosen[rows]
-        auc = float(roc_auc_score(y, q)) if 0 < y.sum() < len(y) else float("nan")
-        return [
-            auc,
-            2 * float((y & c).sum()) / max(1, int(y.sum() + c.sum())),
-            float(np.mean((q - y) ** 2)),
-            _ece(y, q),
-        ]
-
-    names, index = np.unique(groups, return_inverse=True)
-    members = [np.flatnonzero(index == i) for i in range(len(names))]
+def _replicas(judged: Judged, held_out: Matrix, seed: int) -> tuple[tuple[float, float], ...]:
+    """The line on bootstrap resamples of the conversations with sampled turns."""
+    rows = np.flatnonzero(judged.sampled)
+    score, genuine = held_out[rows, LABELS.index(Label.FOLLOW_UP.value)], judged.genuine[rows]
     rng = np.random.default_rng(seed)
-    draws = [
-        figures(np.concatenate([members[i] for i in rng.integers(len(names), size=len(names))])) for _ in range(200)
-    ]
-    low, high = np.nanpercentile(np.array(draws), [2.5, 97.5], axis=0)
-    point = figures(np.arange(len(p)))
+    drawn = (resampled(judged.groups[rows], rng) for _ in range(REPLICATES))
+    return tuple(_line(score[picked], genuine[picked]) for picked in drawn)
+
+
+def _line(score: Matrix, genuine: Flags) -> tuple[float, float]:
+    from sklearn.linear_model import LogisticRegression
+
+    if genuine.all() or not genuine.any():
+        raise ValueError("of the sampled turns all or none are genuine: nothing to calibrate p_genuine on")
+    model = LogisticRegression(C=1e4).fit(log_odds(score)[:, None], genuine)
+    return float(model.coef_[0][0]), float(model.intercept_[0])
+
+
+def _precisions(rule: Rule, fired: NDArray[np.object_], judged: Judged) -> dict[str, Precision]:
+    found = {}
+    for source, where in (("sampled", judged.sampled), (WRITTEN, ~judged.sampled)):
+        caught = judged.labels[(fired == rule.name) & where]
+        right, genuine = (int((caught == label).sum()) for label in (rule.label.value, Label.FOLLOW_UP.value))
+        found[source] = Precision.count(len(caught), right, genuine)
+    return found
+
+
+def _sources(judged: Judged) -> dict[str, Flags]:
     return {
-        "n": len(p),
-        "conversations": len(names),
-        "genuine": round(float(genuine.mean()), 4),
-        "mean_p": round(float(p.mean()), 4),
-        **{
-            name: [round(float(x), 4) for x in (point[i], low[i], high[i])]
-            for i, name in enumerate(("auc", "f1", "brier", "ece"))
-        },
+        "sampled": judged.sampled,
+        **{str(source): np.asarray(judged.sources == source) for source in np.unique(judged.sources)},
     }
 
 
-def _best_threshold(genuine: Flags, p: Matrix) -> float:
-    order = np.argsort(-p)
-    hits = np.cumsum(genuine[order])
-    f1 = 2 * hits / (np.arange(1, len(p) + 1) + genuine.sum())
-    return float(p[order][int(np.argmax(f1))]) if len(p) else 0.5
+def _apart(groups: Texts, share: float, seed: int) -> Flags:
+    """Turns of the conversations that are kept apart; shape (n,)."""
+    names, index = np.unique(groups, return_inverse=True)
+    order = np.random.default_rng(seed + 1).permutation(len(names))
+    return np.asarray(order[index] < round(share * len(names)), dtype=np.bool_)
 
 
-def _ece(genuine: Flags, p: Matrix) -> float:
-    order = np.argsort(p, kind="stable")
-    bins = np.array_split(order, 10)
-    return float(sum(len(b) * abs(genuine[b].mean() - p[b].mean()) for b in bins if len(b)) / len(p))
+def _certified(learned: RuleSet, apart: Judged, wanted: Mapping[str, float]) -> RuleSet:
+    """The set with what each rule proved on turns that nothing was learned from."""
+    if not len(apart.labels):
+        return learned
+    decided = learned.decide(learned.prepare(apart.features))
+    rules = []
+    for index, rule in enumerate(learned.rules):
+        caught = apart.labels[decided == index]
+        right = int((caught == rule.label.value).sum())
+        asked = wanted.get(rule.label.value, 0.9)
+        rules.append(replace(rule, certified=Certified(asked, len(caught), right, lower_bound(right, len(caught)))))
+    return replace(learned, rules=tuple(rules))
 
 
-def _report(flagged: Flags, labels: NDArray[np.str_], sampled: Flags) -> dict[str, Any]:
-    """What passes the rules on held-out conversations: yield, purity and recall by source."""
-    genuine = labels == Label.FOLLOW_UP.value
-    report = {}
-    for name, rows in (("sampled", sampled), (WRITTEN, ~sampled)):
-        passed, right = int((~flagged & rows).sum()), int((~flagged & genuine & rows).sum())
-        report[name] = {
-            "turns": int(rows.sum()),
-            "passed": passed,
-            "passed_genuine": right,
-            "precision": [round(x, 4) for x in (right / max(1, passed), *wilson(right, passed))],
-            "recall": [
-                round(x, 4)
-                for x in (right / max(1, int((genuine & rows).sum())), *wilson(right, int((genuine & rows).sum())))
-            ],
-        }
-    return report
+def lower_bound(right: int, n: int, confidence: float = 0.95) -> float:
+    """Exact lower one-sided bound of a proportion (Clopper & Pearson 1934); 0 without a hit."""
+    from scipy.stats import beta
+
+    return round(float(beta.ppf(1 - confidence, right, n - right + 1)), 4) if right else 0.0
 
 
 def _fingerprint(table: pl.DataFrame) -> str:
     """Hash of what was judged: context, source, turn, label, in sorted order."""
     digest = hashlib.sha256()
-    for row in table.select("context", "source", "turn", "label").iter_rows():
+    for row in table.select("context", "source", "turn", "label").sort("context", "source", "turn").iter_rows():
         digest.update(json.dumps(row).encode())
     return digest.hexdigest()

@@ -18,13 +18,15 @@ import numpy as np
 
 from filters.calibration import Calibration
 from filters.errors import RulesError
-from filters.features import FEATURES, TIERS, Features
+from filters.features import FEATURES, SETS, Features
 from filters.labels import Label
+from filters.scores import LABELS, Scores, score_name
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-SCHEMA = "selfplay-rules/1"
+SCHEMA = "selfplay-rules/2"
+MOST_RULES, MOST_TESTS = 60, 4
 _OPS = (">=", "<=")
 
 
@@ -77,12 +79,53 @@ class Precision:
 
 
 @dataclass(frozen=True, slots=True)
+class Certified:
+    """What a rule proved on conversations that no search had seen.
+
+    Attributes:
+        precision: The precision that was asked for.
+        n: Turns there on which the rule decided.
+        right: How many of them the judge gave the rule's own label.
+        bound: Lower one-sided 95 % bound of right / n (Clopper & Pearson 1934, exact).
+    """
+
+    precision: float
+    n: int
+    right: int
+    bound: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether the bound reaches what was asked for."""
+        return self.bound >= self.precision
+
+    def __str__(self) -> str:
+        if self.holds:
+            return f"certified >= {self.precision:.2f} (n={self.n}, at least {self.bound:.2f})"
+        return f"not certified (n={self.n})"
+
+    def to_json(self) -> dict[str, float]:
+        return {"precision": self.precision, "n": self.n, "right": self.right, "bound": self.bound}
+
+    @classmethod
+    def from_json(cls, data: Any, place: str) -> Certified:
+        """Raises: RulesError with the place."""
+        if not isinstance(data, dict) or not all(_is_count(data.get(key)) for key in ("n", "right")):
+            raise RulesError(f"{place} must count n and right")
+        precision, bound = data.get("precision"), data.get("bound")
+        if not all(isinstance(value, int | float) and 0 <= value <= 1 for value in (precision, bound)):
+            raise RulesError(f"{place} must have precision and bound in 0..1")
+        return cls(float(precision or 0), data["n"], data["right"], float(bound or 0))
+
+
+@dataclass(frozen=True, slots=True)
 class Rule:
     """All tests hold → `label`.
 
     Attributes:
         support: Training turns on which this rule decided.
         precision: Held-out figures by source of the turns (`sampled`, `written`); empty for a rule added by hand.
+        certified: None where it was not asked for, or the rule was added by hand.
     """
 
     name: str
@@ -91,6 +134,7 @@ class Rule:
     enabled: bool = True
     support: int | None = None
     precision: Mapping[str, Precision] = field(default_factory=dict)
+    certified: Certified | None = None
 
     def fires(self, features: Features) -> NDArray[np.bool_]:
         """Boolean array of shape (n,)."""
@@ -110,32 +154,104 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class RuleSet:
-    """Ordered rules (the first that fires decides) and the calibrations of p_genuine.
+    """Ordered rules (the first that fires decides), the learned scores they may test, and p_genuine.
 
     Attributes:
-        calibrations: By name of the tier set (`features.TIERS`).
-        training: What it was learned from: hash and number of turns, sources, and the cross-validated figures.
+        name: `text` or `full` (`features.SETS`).
+        scores: None where no rule tests a score.
+        calibration: Of the score of follow_up; None without scores.
+        held_out: Cross-validated figures of the whole set: labels, genuine, confusion.
+    """
+
+    name: str
+    rules: tuple[Rule, ...]
+    scores: Scores | None = None
+    calibration: Calibration | None = None
+    held_out: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def tiers(self) -> frozenset[str]:
+        """Tiers that any enabled rule or the scores read."""
+        read = {tier for rule in self.rules if rule.enabled for tier in rule.tiers} - {"score"}
+        return frozenset(read.union(FEATURES[name].tier for name in (self.scores.inputs if self.scores else ())))
+
+    def prepare(self, features: Features) -> Features:
+        """The features with the columns of `features.SCORES`; NaN without scores."""
+        if self.scores is None:
+            unknown = np.full(len(features), np.nan)
+            return features.plus({**{score_name(label): unknown for label in LABELS}, "p_genuine": unknown})
+        scores = self.scores.probabilities(features)
+        columns = {score_name(label): scores[:, column] for column, label in enumerate(LABELS)}
+        own = columns[score_name(Label.FOLLOW_UP)]
+        return features.plus({**columns, "p_genuine": self.calibration.probability(own) if self.calibration else own})
+
+    def knows(self, features: Features) -> NDArray[np.bool_]:
+        """Which rows have what the set needs; shape (n,). `text` knows all."""
+        if self.scores is not None:
+            return self.scores.known(features)
+        signals = {test.feature for rule in self.rules for test in rule.tests if FEATURES[test.feature].tier != "text"}
+        known = np.ones(len(features), dtype=np.bool_)
+        for name in signals & features.values.keys():
+            known &= np.isfinite(features.values[name])
+        return known
+
+    def decide(self, prepared: Features) -> NDArray[np.intp]:
+        """Index of the first rule that fires for each row, -1 where none does; shape (n,).
+
+        Args:
+            prepared: What `prepare` gave.
+        """
+        decided = np.full(len(prepared), -1, dtype=np.intp)
+        for index, rule in enumerate(self.rules):
+            if rule.enabled:
+                decided[(decided < 0) & rule.fires(prepared)] = index
+        return decided
+
+    def probability(self, prepared: Features, decided: NDArray[np.intp]) -> NDArray[np.float64]:
+        """p_genuine, at most the upper end of the miss rate that the rule which fired had on held-out turns."""
+        return np.asarray(np.minimum(prepared.values["p_genuine"], self.caps()[decided]), dtype=np.float64)
+
+    def caps(self) -> NDArray[np.float64]:
+        """Upper bound of p_genuine by rule, and 1 at the end, where the index -1 of "no rule" finds it."""
+        bounds = [rule.precision["sampled"].genuine_high if "sampled" in rule.precision else 1.0 for rule in self.rules]
+        return np.array([*bounds, 1.0])
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What a rules file holds: the sets, and what they were learned from.
+
+    Attributes:
+        sets: By name; `full` decides rows that have all signals, `text` the others.
+        training: Hash and number of turns, sources, folds.
         models: `scorer` and `embedder` that measured the signals, each with id and whatever pins it.
     """
 
-    rules: tuple[Rule, ...]
-    calibrations: Mapping[str, Calibration] = field(default_factory=dict)
+    sets: Mapping[str, RuleSet]
     training: Mapping[str, Any] = field(default_factory=dict)
     models: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def tiers(self) -> frozenset[str]:
-        """Tiers that any enabled rule or calibration reads."""
-        read = {tier for rule in self.rules if rule.enabled for tier in rule.tiers}
-        return frozenset(read.union(*(TIERS[name] for name in self.calibrations)))
+        """Tiers that any of the sets reads."""
+        return frozenset().union(*(rules.tiers for rules in self.sets.values()))
 
-    def decide(self, features: Features) -> NDArray[np.intp]:
-        """Index of the first rule that fires for each row, -1 where none does; shape (n,)."""
-        decided = np.full(len(features), -1, dtype=np.intp)
-        for index, rule in enumerate(self.rules):
-            if rule.enabled:
-                decided[(decided < 0) & rule.fires(features)] = index
-        return decided
+    def only(self, name: str) -> Rules:
+        """The file without its other sets. Raises: RulesError if it lacks this one."""
+        if name not in self.sets:
+            raise RulesError(f"there is no rule set {name!r}; there is {', '.join(self.sets)}")
+        return Rules({name: self.sets[name]}, self.training, self.models)
+
+    def assign(self, features: Features) -> dict[str, NDArray[np.intp]]:
+        """Row numbers by the set that decides them: the largest that knows the row, else the smallest there is."""
+        left = np.ones(len(features), dtype=np.bool_)
+        rows = {}
+        for name in reversed([name for name in SETS if name in self.sets]):
+            takes = left & self.sets[name].knows(features)
+            rows[name] = takes
+            left &= ~takes
+        rows[next(name for name in SETS if name in self.sets)] |= left
+        return {name: np.flatnonzero(takes) for name, takes in rows.items()}
 
     def save(self, path: str | Path) -> None:
         """Writes the JSON that `load` reads."""
@@ -146,8 +262,8 @@ class RuleSet:
         Path(path).write_text(text + "\n", encoding="utf-8")
 
 
-def load(path: str | Path | None = None) -> RuleSet:
-    """Reads a rule set; without a path the one that is shipped.
+def load(path: str | Path | None = None) -> Rules:
+    """Reads a rules file; without a path the one that is shipped.
 
     Raises:
         RulesError: The file is missing, not JSON, of another schema, or a rule in it is not valid.
@@ -166,32 +282,56 @@ def load(path: str | Path | None = None) -> RuleSet:
         raise RulesError(f"{name}: {error}") from None
 
 
-def parse(data: Any) -> RuleSet:
-    """A rule set from decoded JSON.
+def parse(data: Any) -> Rules:
+    """Rules from decoded JSON.
 
     Raises:
         RulesError: With the place and the reason.
     """
     if not isinstance(data, dict):
-        raise RulesError("must be an object with `schema` and `rules`")
+        raise RulesError("must be an object with `schema` and `sets`")
     if data.get("schema") != SCHEMA:
         raise RulesError(f"schema is {data.get('schema')!r}, this version reads {SCHEMA!r}; train the rules again")
-    if not isinstance(data.get("rules"), list):
-        raise RulesError("`rules` must be a list")
-    rules = tuple(_rule(entry, f"rules[{index}]") for index, entry in enumerate(data["rules"]))
-    names = [rule.name for rule in rules]
-    for name in names:
-        if names.count(name) > 1:
-            raise RulesError(f"two rules are named {name!r}; give each its own name")
-    calibrations = _mapping(data, "calibrations")
-    for name in calibrations:
-        if name not in TIERS:
-            raise RulesError(f"calibrations has no tier set {name!r}; there are {', '.join(TIERS)}")
-    return RuleSet(
-        rules,
-        {name: Calibration.from_json(entry, f"calibrations.{name}") for name, entry in calibrations.items()},
+    sets = _mapping(data, "sets")
+    if not sets:
+        raise RulesError("`sets` is empty; give at least `text`")
+    for name in sets:
+        if name not in SETS:
+            raise RulesError(f"sets has {name!r}; there are {', '.join(SETS)}")
+    return Rules(
+        {name: _rule_set(name, sets[name], f"sets.{name}") for name in SETS if name in sets},
         _mapping(data, "training"),
         _mapping(data, "models"),
+    )
+
+
+def _rule_set(name: str, data: Any, place: str) -> RuleSet:
+    if not isinstance(data, dict) or not isinstance(data.get("rules"), list):
+        raise RulesError(f"{place}.rules must be a list")
+    rules = tuple(_rule(entry, f"{place}.rules[{index}]") for index, entry in enumerate(data["rules"]))
+    if len(rules) > MOST_RULES:
+        raise RulesError(f"{place} has {len(rules)} rules; nobody reads more than {MOST_RULES}")
+    names = [rule.name for rule in rules]
+    for rule in rules:
+        if names.count(rule.name) > 1:
+            raise RulesError(f"{place}: two rules are named {rule.name!r}; give each its own name")
+        foreign = rule.tiers - {*SETS[name], "score"}
+        if foreign:
+            raise RulesError(f"{place}: rule {rule.name!r} reads the {min(foreign)} tier, which {name!r} is without")
+    scores = Scores.from_json(data["scores"], f"{place}.scores") if data.get("scores") is not None else None
+    calibration = data.get("calibration")
+    if scores is None:
+        for rule in rules:
+            if "score" in rule.tiers:
+                raise RulesError(f"{place}: rule {rule.name!r} tests a score, but the set has no `scores`")
+    elif not {FEATURES[feature].tier for feature in scores.inputs} <= set(SETS[name]):
+        raise RulesError(f"{place}.scores reads a tier which {name!r} is without")
+    return RuleSet(
+        name,
+        rules,
+        scores,
+        Calibration.from_json(calibration, f"{place}.calibration") if calibration is not None else None,
+        _mapping(data, "held_out"),
     )
 
 
@@ -229,13 +369,24 @@ def _rule(entry: Any, place: str) -> Rule:
     tests = entry.get("tests")
     if not isinstance(tests, list) or not tests:
         raise RulesError(f"{place}: `tests` must be a list with at least one test")
+    if len(tests) > MOST_TESTS:
+        raise RulesError(f"{place}: {len(tests)} tests; a rule has at most {MOST_TESTS}")
     enabled = entry.get("enabled", True)
     if not isinstance(enabled, bool):
         raise RulesError(f"{place}: `enabled` must be true or false")
     support = entry.get("support")
     if support is not None and not _is_count(support):
         raise RulesError(f"{place}: `support` must be a count")
-    return Rule(name, label, tuple(_tests(tests, place)), enabled, support, dict(_precisions(entry, place)))
+    certified = entry.get("certified")
+    return Rule(
+        name,
+        label,
+        tuple(_tests(tests, place)),
+        enabled,
+        support,
+        dict(_precisions(entry, place)),
+        Certified.from_json(certified, f"{place}: certified") if certified is not None else None,
+    )
 
 
 def _tests(entries: list[Any], place: str) -> Iterator[Threshold]:
@@ -270,24 +421,34 @@ def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
-def _as_json(rules: RuleSet) -> dict[str, Any]:
+def _as_json(rules: Rules) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "training": dict(rules.training),
         "models": dict(rules.models),
-        "rules": [
-            {
-                "name": rule.name,
-                "label": rule.label.value,
-                "tests": [[test.feature, test.op, test.value] for test in rule.tests],
-                "enabled": rule.enabled,
-                "support": rule.support,
-                "precision": {
-                    source: {"fired": p.fired, "right": p.right, "genuine": p.genuine, "low": p.low, "high": p.high}
-                    for source, p in rule.precision.items()
-                },
-            }
-            for rule in rules.rules
-        ],
-        "calibrations": {name: calibration.to_json() for name, calibration in rules.calibrations.items()},
+        "sets": {name: _set_as_json(rule_set) for name, rule_set in rules.sets.items()},
+    }
+
+
+def _set_as_json(rule_set: RuleSet) -> dict[str, Any]:
+    return {
+        "rules": [_rule_as_json(rule) for rule in rule_set.rules],
+        "held_out": dict(rule_set.held_out),
+        "scores": rule_set.scores.to_json() if rule_set.scores else None,
+        "calibration": rule_set.calibration.to_json() if rule_set.calibration else None,
+    }
+
+
+def _rule_as_json(rule: Rule) -> dict[str, Any]:
+    return {
+        "name": rule.name,
+        "label": rule.label.value,
+        "tests": [[test.feature, test.op, test.value] for test in rule.tests],
+        "enabled": rule.enabled,
+        "support": rule.support,
+        "certified": rule.certified.to_json() if rule.certified else None,
+        "precision": {
+            source: {"fired": p.fired, "right": p.right, "genuine": p.genuine, "low": p.low, "high": p.high}
+            for source, p in rule.precision.items()
+        },
     }

@@ -1,87 +1,147 @@
-"""Picks thresholds for rule templates on judged turns. Plain numpy: a template has few thresholds to try."""
+"""Picks rules: thresholds for forms that people wrote, then thresholds on the learned scores for what is left.
+
+Plain numpy: a form has few thresholds to try. Precision comes first; a rule that is rarely right is not kept at all.
+"""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from filters.features import Features
+from filters.features import SETS, Features
+from filters.labels import Label
 from filters.rules import Rule, Threshold
-from filters.templates import TEMPLATES, Template
+from filters.templates import SCORED, TEMPLATES, Template
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-OTHER_FAULT = 0.25
-"""Worth of catching a fault under another label than its own; the right label is worth 1."""
-GENUINE_LOST = -3.0
-"""Worth of calling a genuine turn a fault."""
-LEAST_WORTH = 3.0
-"""A rule that is worth less than three turns on the training data is dropped."""
+    Flags = NDArray[np.bool_]
+
+MOST_GENUINE = 0.08
+"""Most of a rule's catch may be genuine, for sampled turns and written ones each; one always may."""
+LEAST_CAUGHT = 3.0
+PRIOR = 2.0
+"""Turns that a rule is imagined to have got wrong before it was seen, so that few lucky hits do not make a rule."""
 
 
-MOST_LOST = 0.15
-"""At most this share of the sampled turns that a rule takes may be genuine, and of the written ones; one always may."""
-
-
-def fit_rules(
-    features: Features, labels: NDArray[np.str_], weights: NDArray[np.float64], sampled: NDArray[np.bool_]
-) -> tuple[Rule, ...]:
-    """The templates worth keeping with the thresholds that are worth most, each judged on what is left for it.
+def fit_rules(name: str, features: Features, labels: NDArray[np.str_], sampled: Flags) -> tuple[Rule, ...]:
+    """The forms worth keeping, each with its best thresholds, judged on what the rules before it left.
 
     Args:
+        name: Rule set; only features of its tiers are tested.
         labels: The judge's label of each turn, shape (n,).
-        weights: How much each turn counts, shape (n,).
         sampled: Which turns a model wrote at the user header, shape (n,).
     """
     left = np.ones(len(features), dtype=np.bool_)
     rules = []
     for template in TEMPLATES:
-        found = _fit(template, features, labels, weights, sampled, left)
+        if not template.tiers <= set(SETS[name]):
+            continue
+        found = _fit(template, features, labels, sampled, left)
         if found is not None:
             fires = found.fires(features) & left
-            rules.append(Rule(found.name, found.label, found.tests, support=int(fires.sum())))
+            rules.append(replace(found, support=int(fires.sum())))
             left &= ~fires
     return tuple(rules)
 
 
-def _fit(
-    template: Template,
-    features: Features,
-    labels: NDArray[np.str_],
-    weights: NDArray[np.float64],
-    sampled: NDArray[np.bool_],
-    left: NDArray[np.bool_],
-) -> Rule | None:
-    worth = weights * np.where(
-        labels == template.label.value, 1.0, np.where(labels == "follow_up", GENUINE_LOST, OTHER_FAULT)
-    )
-    worth = np.where(left, worth, 0.0)
+def _fit(template: Template, features: Features, labels: NDArray[np.str_], sampled: Flags, left: Flags) -> Rule | None:
     options = [
         [(test := Threshold(feature, op, value), test.holds(features)) for value in values]
         for feature, op, values in template.tests
     ]
-    best, best_tests = LEAST_WORTH, None
+    right, genuine = labels == template.label.value, labels == Label.FOLLOW_UP.value
+    best, best_tests = 0.0, None
     for combination in product(*options):
-        fires = np.logical_and.reduce([holds for _, holds in combination])
-        gain = float(worth[fires].sum())
-        if gain > best and _mostly_right(template, labels, weights, sampled, fires & left):
-            best, best_tests = gain, tuple(test for test, _ in combination)
+        fires = np.logical_and.reduce([left, *(holds for _, holds in combination)])
+        caught = int(fires.sum())
+        if template.certain and best_tests is None:
+            best_tests = tuple(test for test, _ in combination)
+        if caught < LEAST_CAUGHT or not _spares(fires, genuine, sampled):
+            continue
+        hits = int((fires & right).sum())
+        if hits / (caught + PRIOR) < template.least_right:
+            continue
+        if hits > best:
+            best, best_tests = hits, tuple(test for test, _ in combination)
     return None if best_tests is None else Rule(template.name, template.label, best_tests)
 
 
-def _mostly_right(
-    template: Template,
-    labels: NDArray[np.str_],
-    weights: NDArray[np.float64],
-    sampled: NDArray[np.bool_],
-    fires: NDArray[np.bool_],
-) -> bool:
-    """At least half of the catch has the rule's own label, else its name would mislead; and few are genuine."""
+def _spares(fires: Flags, genuine: Flags, sampled: Flags) -> bool:
     for rows in (fires & sampled, fires & ~sampled):
-        if (labels[rows] == "follow_up").sum() > max(1.0, MOST_LOST * rows.sum()):
+        if (genuine & rows).sum() > max(1.0, MOST_GENUINE * rows.sum()):
             return False
-    total = weights[fires].sum()
-    return bool(total > 0 and weights[fires & (labels == template.label.value)].sum() >= 0.5 * total)
+    return True
+
+
+_GRID = tuple(round(0.1 + 0.025 * step, 3) for step in range(33))
+_ROUNDS = 3
+
+
+def fit_scored(
+    prepared: Features, labels: NDArray[np.str_], sampled: Flags, fired: NDArray[np.str_]
+) -> tuple[Rule, ...]:
+    """Rules that test the learned scores, for the turns no other rule took.
+
+    One after another, each threshold is put where the objective is highest, three times round. The objective is the
+    mean of three figures, so that none is bought with another: F1 of genuine on sampled turns, the same on written
+    ones, and the mean F1 of the labels on written turns, where all labels are common enough to count.
+
+    Args:
+        prepared: With held-out scores.
+        fired: Label given by the rules before these, empty where none fired; shape (n,).
+    """
+    thresholds = {template.name: template.start for template in SCORED}
+
+    def rules_at(values: dict[str, float]) -> list[Rule]:
+        return [
+            Rule(
+                template.name,
+                template.label,
+                tuple(
+                    Threshold(feature, op, values[template.name] if value is None else value)
+                    for feature, op, value in template.tests
+                ),
+            )
+            for template in SCORED
+        ]
+
+    def objective(values: dict[str, float]) -> float:
+        return _objective(_given(rules_at(values), prepared, fired), labels, sampled)
+
+    best = objective(thresholds)
+    for _ in range(_ROUNDS):
+        before = best
+        for template in SCORED:
+            for value in _GRID:
+                trial = thresholds | {template.name: value}
+                if (found := objective(trial)) > best + 1e-9:
+                    best, thresholds = found, trial
+        if best <= before:
+            break
+    return tuple(rules_at(thresholds))
+
+
+def _given(rules: list[Rule], prepared: Features, fired: NDArray[np.str_]) -> NDArray[np.str_]:
+    given = fired.copy()
+    for rule in rules:
+        given[(given == "") & rule.fires(prepared)] = rule.label.value
+    given[given == ""] = Label.FOLLOW_UP.value
+    return given
+
+
+def _objective(given: NDArray[np.str_], labels: NDArray[np.str_], sampled: Flags) -> float:
+    written = ~sampled
+    genuine = [f1(given[rows], labels[rows], Label.FOLLOW_UP.value) for rows in (sampled, written)]
+    each = [f1(given[written], labels[written], label.value) for label in Label if (labels[written] == label).any()]
+    return float(np.mean([*genuine, np.mean(each)]))
+
+
+def f1(given: NDArray[np.str_], truth: NDArray[np.str_], label: str) -> float:
+    """Harmonic mean of precision and recall; 0 where the label is neither given nor true."""
+    total = (given == label).sum() + (truth == label).sum()
+    return float(2 * ((given == label) & (truth == label)).sum() / total) if total else 0.0

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from filters.features import FEATURES
 from filters.labels import Label
+from filters.scores import score_name
 
 Choice = tuple[str, str, tuple[float, ...]]
 """Feature, operator, thresholds to choose from."""
@@ -16,11 +18,37 @@ Choice = tuple[str, str, tuple[float, ...]]
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """One form. `tests` become `rules.Threshold`s once a threshold is chosen for each."""
+    """One form. `tests` become `rules.Threshold`s once a threshold is chosen for each.
+
+    Attributes:
+        least_right: Least share of the catch that must have the rule's own label.
+        certain: Kept with its first thresholds whatever the data say, as it is true by the rubric's definition.
+    """
 
     name: str
     label: Label
     tests: tuple[Choice, ...]
+    least_right: float = 0.8
+    certain: bool = False
+
+    @property
+    def tiers(self) -> frozenset[str]:
+        """Tiers whose features it reads."""
+        return frozenset(FEATURES[feature].tier for feature, _, _ in self.tests)
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """A rule on learned scores; the test whose value is None gets the threshold that is learned.
+
+    Attributes:
+        start: Where the search begins.
+    """
+
+    name: str
+    label: Label
+    tests: tuple[tuple[str, str, float | None], ...]
+    start: float
 
 
 def _at_least(feature: str, *values: float) -> Choice:
@@ -38,7 +66,7 @@ TEMPLATES = (
     Template(
         "empty or only courtesy", Label.DEGENERATE, (_at_most("content", 0), _at_most("chars", 10, 20, 30, 45, 60))
     ),
-    Template("control tokens", Label.MALFORMED, (_at_least("control", 1, 2),)),
+    Template("control tokens", Label.MALFORMED, (_at_least("control", 1),), certain=True),
     Template("role markers", Label.MALFORMED, (_at_least("role_marker", 1, 2),)),
     Template("repeats itself", Label.MALFORMED, (_at_least("repeated", 0.2, 0.3, 0.4, 0.5, 0.6),)),
     Template("ends in a loop", Label.MALFORMED, (_at_least("loop", 3, 4, 5, 6),)),
@@ -192,3 +220,27 @@ TEMPLATES = (
         (_at_most("answer_pmi_share", 0, 0.05, 0.1, 0.15), _at_most("answer_pmi", *_NATS)),
     ),
 )
+
+SCORED = (
+    *(
+        Scored(f"reads like {words}", label, ((score_name(label), ">=", None),), 0.4)
+        for label, words in (
+            (Label.DEGENERATE, "nothing said"),
+            (Label.META_PLANNING, "a plan for the turn"),
+            (Label.ASSISTANT_RESTATEMENT, "the answer again"),
+            (Label.PROMPT_RESTATEMENT, "the question again"),
+            (Label.IDENTITY_LEAKAGE, "the assistant's voice"),
+            (Label.MALFORMED, "gibberish"),
+            (Label.GENERIC, "a remark for any answer"),
+            (Label.OFF_TOPIC, "another subject"),
+        )
+    ),
+    Scored(
+        "hardly a follow-up, half gibberish",
+        Label.MALFORMED,
+        (("p_genuine", "<=", None), (score_name(Label.MALFORMED), ">=", 0.3)),
+        0.1,
+    ),
+    Scored("hardly a follow-up", Label.OFF_TOPIC, (("p_genuine", "<=", None),), 0.1),
+)
+"""After the readable rules: what the learned score of a label says, and how unlikely a follow-up is."""

@@ -10,13 +10,14 @@ from typing import Any
 import polars as pl
 from rich.text import Text
 
-from filters.explain import TOP, Said, contributions, explain, prepared, sets_of, told
+from filters import label
+from filters.explain import TOP, Said, contributions, explain, told
 from filters.features import Features, compute
 from filters.labels import Label
 from filters.rules import RuleSet
 from filters.wording import condition, valued
 from selfplay.errors import UsageError
-from selfplay.filtering import CARRIED, chosen_rules, labelled
+from selfplay.filtering import CARRIED, chosen_rules
 from selfplay.inputs.quarantine import Quarantine
 from selfplay.inputs.turnrows import iter_turn_rows, left_out, take_from_rows
 from selfplay.pages import Page
@@ -48,9 +49,9 @@ def explain_row(source: str, key: str | None, row: int | None, rules: str | None
     with Measurer(CHOICES[tiers], {"rules": loaded.models}, optional=tiers == "auto", reads=loaded.tiers) as measurer:
         table = measurer(take_from_rows(table, CARRIED))
     features = compute(table)
-    found = labelled(table, loaded, features).row(0, named=True)
-    rules_of = sets_of(loaded)[found["rule_set"]]
-    features = prepared(rules_of, features)
+    found = label(table, loaded, features).row(0, named=True)
+    rules_of = loaded.sets[found["rule_set"]]
+    features = rules_of.prepare(features)
     said = explain(rules_of, features, 0, found["turn"] or "", found["history"] or [], found["answer"] or "")
     page = Page()
     for note in measurer.notes:
@@ -136,13 +137,13 @@ def _rules(page: Page, said: list[Said], everything: bool) -> None:
             break
 
 
-def _scores(page: Page, rules: RuleSet, features: Features, everything: bool) -> None:
-    found = {label: contributions(rules, features, 0, label) for label in Label}
+def _scores(page: Page, rules: RuleSet, prepared: Features, everything: bool) -> None:
+    found = {each: contributions(rules, prepared, 0, each) for each in Label}
     if not any(found.values()):
         return
     page.line()
     page.line(Text("What adds to the score of each label", style="bold"))
-    for label, entries in found.items():
+    for each, entries in found.items():
         shown = entries if everything else entries[:TOP]
         if shown:
-            page.line(Text.assemble((f"{label.value}  ", "bold"), ", ".join(map(told, shown))), indent=4, hang=2)
+            page.line(Text.assemble((f"{each.value}  ", "bold"), ", ".join(map(told, shown))), indent=4, hang=2)

@@ -13,7 +13,7 @@ from filters.features import Features
 from filters.labels import Label
 
 if TYPE_CHECKING:
-    from filters.rules import RuleSet
+    from filters.rules import Rules
 
 PASSED = Label.FOLLOW_UP.value
 """The label of turns on which no rule fired. They passed; nobody judged them follow-ups, and no line may say so."""
@@ -59,7 +59,7 @@ class Statistics:
             self._seen.append((table.select(*columns, "genuine", stays=stays), features))
         self.rows += len(table)
 
-    def lines(self, rules: RuleSet, generator: str | None, primed: bool, rejects: str | None) -> Iterator[str]:
+    def lines(self, rules: Rules, generator: str | None, primed: bool, rejects: str | None) -> Iterator[str]:
         """Lines for a person.
 
         Args:

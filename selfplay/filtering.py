@@ -10,15 +10,13 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
-import numpy as np
 import polars as pl
 
 from filters import label
-from filters.explain import brief, prepared, sets_of
-from filters.features import SIGNALS as SIGNAL_FEATURES
+from filters.explain import brief
 from filters.features import Features, compute
 from filters.labels import Label
-from filters.rules import RuleSet
+from filters.rules import Rules
 from selfplay.errors import UsageError
 from selfplay.filter_statistics import Statistics
 from selfplay.inputs.quarantine import Quarantine
@@ -84,7 +82,7 @@ def filter_file(source: str, out: str, how: Filtering, quarantine: Quarantine) -
         for table in iter_turn_rows(source, quarantine):
             table = measurer(take_from_rows(table, CARRIED))
             features = compute(table)
-            table = how.keeping.rejected_for(labelled(table, rules, features))
+            table = how.keeping.rejected_for(label(table, rules, features))
             if how.explain:
                 table = table.with_columns(explanation(table, rules, features))
             statistics.add(table, features)
@@ -99,7 +97,7 @@ def filter_file(source: str, out: str, how: Filtering, quarantine: Quarantine) -
     yield from left_out(quarantine)
 
 
-def chosen_rules(rules: str | None, tiers: str) -> tuple[RuleSet, str]:
+def chosen_rules(rules: str | None, tiers: str) -> tuple[Rules, str]:
     """The rules, and which tiers to measure for them; `text` and `full` name sets of the shipped file.
 
     Raises:
@@ -110,7 +108,8 @@ def chosen_rules(rules: str | None, tiers: str) -> tuple[RuleSet, str]:
         return load_rules(rules), tiers
     if tiers not in ("auto", fixed):
         raise UsageError(f"--rules {rules} and --tiers {tiers} contradict each other; leave --tiers out")
-    return load_rules(None), fixed
+    loaded = load_rules(None)
+    return loaded.only("text") if rules == "text" else loaded, fixed
 
 
 def rejects_beside(source: str, out: str, how: Filtering, quarantine: Quarantine) -> str | None:
@@ -137,21 +136,11 @@ def rejects_beside(source: str, out: str, how: Filtering, quarantine: Quarantine
     return rejects
 
 
-def labelled(table: pl.DataFrame, rules: RuleSet, features: Features) -> pl.DataFrame:
-    """`filters.label`, with `rule_set`."""
-    table = label(table, rules, features)
-    if "rule_set" in table.columns:
-        return table
-    known = ~np.isnan(np.column_stack([features.values[signal.name] for signal in SIGNAL_FEATURES])).any(axis=1)
-    return table.with_columns(pl.Series("rule_set", np.where(known, "full", "text"), pl.String))
-
-
-def explanation(table: pl.DataFrame, rules: RuleSet, features: Features) -> pl.Series:
+def explanation(table: pl.DataFrame, rules: Rules, features: Features) -> pl.Series:
     """The column `explanation`: for each row the short form of `filters.explain`, as a list of strings."""
-    sets = sets_of(rules)
-    ready = {name: prepared(sets[name], features) for name in table["rule_set"].unique()}
+    ready = {name: rules.sets[name].prepare(features) for name in table["rule_set"].unique()}
     texts = [
-        brief(sets[name], ready[name], row, Label(given), rule, why)
+        brief(rules.sets[name], ready[name], row, Label(given), rule, why)
         for row, (name, given, rule, why) in enumerate(
             table.select("rule_set", "label", "rule", "evidence").iter_rows()
         )

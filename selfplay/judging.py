@@ -51,7 +51,7 @@ def configure(options: Options) -> tuple[SelectConfig, list[str]]:
     return config, notes
 
 
-def _learned(rules: filters.RuleSet, weights: rerank.Weights) -> Learned:
+def _learned(rules: filters.Rules, weights: rerank.Weights) -> Learned:
     return {"rules": rules.models, "weights": weights.measured_with}
 
 

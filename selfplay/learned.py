@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 from selfplay.errors import UsageError
 
 if TYPE_CHECKING:
-    from filters.rules import RuleSet
+    from filters.rules import Rules
     from rerank.weights import Weights
 
 Learned = Mapping[str, Mapping[str, Any]]
 """By `rules` or `weights`: the record of `measure.signal_versions`; what is not in it is not checked."""
 
 
-def load_rules(path: str | None = None) -> RuleSet:
+def load_rules(path: str | None = None) -> Rules:
     """A rule set; the shipped one without a path. Raises UsageError if it cannot be used."""
     from filters import RulesError, load_rules
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from filters.explain import sets_of
 from filters.features import FEATURES
+from filters.labels import Label
 from filters.wording import sentence
 from selfplay.errors import UsageError
 from selfplay.learned import load_rules
@@ -18,7 +18,7 @@ from selfplay.pages import Page
 from selfplay.terminal import printable
 
 if TYPE_CHECKING:
-    from filters.rules import Precision, Rule
+    from filters.rules import Precision, Rule, RuleSet
 
 
 def facts(path: str | None, name: str | None = None) -> dict[str, Any]:
@@ -32,10 +32,9 @@ def facts(path: str | None, name: str | None = None) -> dict[str, Any]:
         UsageError: The file cannot be used.
     """
     rules = load_rules(path)
-    sets = sets_of(rules)
+    sets = rules.sets
     if name is not None and name not in sets:
         raise UsageError(f"{path or 'the shipped rules'}: no set {name!r}; there are {', '.join(sets)}")
-    turns = held_out_turns(rules.training)
     return {
         "rules": path or "shipped",
         "training": dict(rules.training),
@@ -43,7 +42,8 @@ def facts(path: str | None, name: str | None = None) -> dict[str, Any]:
         "sets": {
             each: {
                 "tiers": sorted(rules_of.tiers, key=("text", "embedding", "likelihood").index),
-                "rules": [_rule(rule, turns) for rule in rules_of.rules],
+                "held_out": dict(rules_of.held_out),
+                "rules": [_rule(rule, rules_of) for rule in rules_of.rules],
             }
             for each, rules_of in sets.items()
             if name in (None, each)
@@ -51,14 +51,7 @@ def facts(path: str | None, name: str | None = None) -> dict[str, Any]:
     }
 
 
-def held_out_turns(training: Mapping[str, Any]) -> dict[str, int]:
-    """How many turns a rule could have decided, by source: each source, and `sampled` for all but the written."""
-    sources = {str(name): int(count) for name, count in training.get("sources", {}).items()}
-    return {**sources, "sampled": sum(count for name, count in sources.items() if name != "written")}
-
-
-def _rule(rule: Rule, turns: Mapping[str, int]) -> dict[str, Any]:
-    certified: Any = getattr(rule, "certified", None)
+def _rule(rule: Rule, rules_of: RuleSet) -> dict[str, Any]:
     return {
         "name": rule.name,
         "label": rule.label.value,
@@ -66,10 +59,11 @@ def _rule(rule: Rule, turns: Mapping[str, int]) -> dict[str, Any]:
         "tests": [[test.feature, test.op, test.value] for test in rule.tests],
         "enabled": rule.enabled,
         "support": rule.support,
-        "precision": {source: _precision(counts, turns.get(source)) for source, counts in rule.precision.items()},
-        "certified": None
-        if certified is None
-        else {name: getattr(certified, name) for name in ("precision", "n", "right", "bound")},
+        "precision": {
+            source: _precision(counts, rules_of.held_out.get(source, {}).get("turns"))
+            for source, counts in rule.precision.items()
+        },
+        "certified": rule.certified.to_json() if rule.certified else None,
     }
 
 
@@ -93,7 +87,10 @@ def show(path: str | None, name: str | None) -> None:
     for each, rules_of in told["sets"].items():
         page.line()
         page.line(Text(f"{each}: {len(rules_of['rules'])} rules, needs {', '.join(rules_of['tiers'])}", style="bold"))
-        page.line(Text("The first rule that fires decides. Right on turns kept out of learning [95 % interval]:"))
+        page.line("The first rule that fires decides; a turn on which none fires passes, as follow_up.")
+        page.line("Figures are of turns kept out of learning: right of those decided [95 % interval].")
+        for line in _passed(rules_of["held_out"]):
+            page.line(line)
         for place, rule in enumerate(rules_of["rules"], 1):
             page.line()
             mark = "" if rule["enabled"] else "  (switched off)"
@@ -119,6 +116,21 @@ def _head(told: Mapping[str, Any]) -> Iterator[str]:
         yield f"{part}: {printable(str(model.get('model')))}{pinned}"
 
 
+def _passed(held_out: Mapping[str, Any]) -> Iterator[str]:
+    """How good what passes was, by source."""
+    for source, figures in held_out.items():
+        passed = figures.get("labels", {}).get(Label.FOLLOW_UP.value)
+        if passed:
+            told = ", ".join(f"{name} {interval(passed[name])}" for name in ("precision", "recall", "f1"))
+            yield f"passing, {source}: {told} ({figures['passed']:,} of {figures['turns']:,} turns passed)"
+
+
+def interval(figure: Sequence[float]) -> str:
+    """A share with its interval."""
+    value, low, high = map(decimal, figure)
+    return f"{value} [{low}, {high}]"
+
+
 def _figures(rule: Mapping[str, Any]) -> Iterator[str]:
     width = max(map(len, rule["precision"]), default=0)
     for source, counts in rule["precision"].items():
@@ -140,8 +152,9 @@ def _certificate(rule: Mapping[str, Any]) -> str:
     if found is None:
         n = sum(counts["decided"] for counts in rule["precision"].values())
         return f"not certified (n={n:,})"
-    held = found["bound"] >= found["precision"]
-    return f"{'' if held else 'not '}certified ≥ {decimal(found['precision'])} (n={found['n']:,})"
+    if found["bound"] < found["precision"]:
+        return f"not certified (n={found['n']:,})"
+    return f"certified ≥ {decimal(found['precision'])} (n={found['n']:,}, at least {decimal(found['bound'])})"
 
 
 def decimal(share: float) -> str:

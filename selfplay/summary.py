@@ -10,7 +10,7 @@ from typing import Any
 
 import polars as pl
 
-from filters import RuleSet, estimate_genuine
+from filters import Rules, estimate_genuine
 from selfplay.runs import Run
 from selfplay.tables import with_context
 
@@ -31,7 +31,7 @@ def counted(run: Run) -> dict[str, Any]:
     return counts.collect().row(0, named=True)
 
 
-def summarize(run: Run, rules: RuleSet, sessions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def summarize(run: Run, rules: Rules, sessions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Counts and shares over all finished parts; JSON types only.
 
     Rates are what the recorded sessions did per second of their own time; one that was killed is in neither.
@@ -88,7 +88,7 @@ def summarize(run: Run, rules: RuleSet, sessions: Sequence[Mapping[str, Any]]) -
     }
 
 
-def estimated_genuine(run: Run, rules: RuleSet, n_sites: int) -> dict[str, dict[str, Any]]:
+def estimated_genuine(run: Run, rules: Rules, n_sites: int) -> dict[str, dict[str, Any]]:
     """The estimated share of genuine turns among all candidates, and among the selected ones.
 
     Estimated from at most about `ESTIMATE_SITES` sites, drawn by a hash of their ids, since it needs the texts again.
@@ -107,7 +107,7 @@ def estimated_genuine(run: Run, rules: RuleSet, n_sites: int) -> dict[str, dict[
     return {name: estimate(part, rules) for name, part in parts.items()}
 
 
-def estimate(table: pl.DataFrame, rules: RuleSet) -> dict[str, Any]:
+def estimate(table: pl.DataFrame, rules: Rules) -> dict[str, Any]:
     """`turns, mean, low, high, extrapolated, why`; the numbers are None where there is nothing to estimate from."""
     found = asdict(estimate_genuine(table, rules, primed=bool(table["primed"].any())))
     numbers = {

@@ -28,10 +28,10 @@ FLATTERING = {
 }  # fmt: skip
 """Signals of a turn that reacts to its answer. The promises must not hang on what a model thinks of a copy."""
 
-VOCABULARY = (
+WORDS = (
     "basil lamp winter window leaves why does my the not 15 3.5 £300 café don't naïve Lampe Fenster warum nicht für "
     "añadir luz ¿cuánto? lumière j'ai лампа зимой почему 灯 冬天怎么养 ライト 水やり दीपक सर्दी مصباح الشتاء x=1 `git` (a) - !? 🙂"
-).split()
+)
 
 
 def rows(turns: list[str], history: list[str], answer: str) -> pl.DataFrame:
@@ -97,7 +97,7 @@ def test_no_copy_of_what_the_user_said_is_genuine_in_any_judged_conversation() -
         assert passed.is_empty(), passed.rows()[:3]
 
 
-messages = st.lists(st.sampled_from(VOCABULARY), min_size=1, max_size=40).map(" ".join)
+messages = st.lists(st.sampled_from(WORDS.split()), min_size=1, max_size=40).map(" ".join)
 
 
 @settings(max_examples=60, deadline=None)
@@ -142,8 +142,8 @@ MORE_TOKENS = """
 <seed:bos> <seed:eos> <minimax:tool_call> <longcat_user> [|user|] [|endofturn|] <role>HUMAN</role> <reserved_106>
 <extra_id_1> <0x0A> <｜hy_User｜> <arg_key> </arg_value> <think> </think> <tool_call> </tool_response> <fim_prefix>
 <file_sep> <jupyter_code> <issue_comment> <gh_stars> <empty_output> <|im_end <|im_end| |im_end|>
-""".split()
-TOKENS = sorted(template_tokens() | set(MORE_TOKENS))
+"""
+TOKENS = sorted(template_tokens() | set(MORE_TOKENS.split()))
 
 
 def insertions(text: str, token: str, place: float) -> list[str]:

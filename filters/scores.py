@@ -1,0 +1,141 @@
+"""A learned score per label, linear in the features, so that every turn's score can be taken apart.
+
+Rules may test it (`score_off_topic >= 0.5`) where no readable conjunction tells; `p_genuine` is calibrated from it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from filters.errors import RulesError
+from filters.features import FEATURES, Features
+from filters.labels import Label
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Matrix = NDArray[np.float64]
+
+LABELS = tuple(label.value for label in Label)
+VIEWS = 3
+"""A feature is seen three ways: as it is, its logarithm, and whether it is above 0. Counts need the latter two."""
+
+
+def score_name(label: str) -> str:
+    """Name under which a rule tests the score of a label."""
+    return f"score_{label}"
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Multinomial logistic regression over k features, each clipped to the range seen in training and seen three ways.
+
+    Attributes:
+        inputs: k feature names.
+        low, high: k bounds; nothing is extrapolated beyond them.
+        center: 3k means of the views; an unknown value counts as the mean, contributions are against it.
+        weights: One row of 3k weights per label, in the order of `LABELS`.
+        intercepts: One per label.
+    """
+
+    inputs: tuple[str, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    center: tuple[float, ...]
+    weights: tuple[tuple[float, ...], ...]
+    intercepts: tuple[float, ...]
+
+    def design(self, features: Features) -> Matrix:
+        """The views of every row, shape (n, 3k), the mean where a feature is unknown."""
+        return views(features.matrix(self.inputs), np.array(self.low), np.array(self.high), np.array(self.center))
+
+    def known(self, features: Features) -> NDArray[np.bool_]:
+        """Which rows have all signals that the scores read; text features are always there. Shape (n,)."""
+        signals = tuple(name for name in self.inputs if FEATURES[name].tier != "text")
+        if not signals:
+            return np.ones(len(features), dtype=np.bool_)
+        return np.asarray(np.isfinite(features.matrix(signals)).all(axis=1), dtype=np.bool_)
+
+    def probabilities(self, features: Features) -> Matrix:
+        """Shape (n, 9); rows sum to 1."""
+        logits = self.design(features) @ np.array(self.weights).T + np.array(self.intercepts)
+        return softmax(logits)
+
+    def contributions(self, features: Features, row: int, label: str) -> list[tuple[str, float, float]]:
+        """Feature, its value and what it adds to the label's score (log-odds against an average turn), largest first.
+
+        Against the mean of the other labels, since only differences count.
+        """
+        weights = np.array(self.weights)
+        own = weights[LABELS.index(label)]
+        against = own - (weights.sum(axis=0) - own) / (len(LABELS) - 1)
+        terms = ((self.design(features.take(np.array([row])))[0] - np.array(self.center)) * against).reshape(-1, VIEWS)
+        found = [
+            (name, float(features.values[name][row]), float(term))
+            for name, term in zip(self.inputs, terms.sum(axis=1), strict=True)
+        ]
+        return sorted(found, key=lambda entry: -abs(entry[2]))
+
+    def to_json(self) -> dict[str, Any]:
+        """Numbers with six significant digits."""
+
+        def short(values: tuple[float, ...]) -> list[float]:
+            return [float(f"{value:.6g}") for value in values]
+
+        return {
+            "inputs": list(self.inputs),
+            **{name: short(getattr(self, name)) for name in ("low", "high", "center", "intercepts")},
+            "weights": {label: short(row) for label, row in zip(LABELS, self.weights, strict=True)},
+        }
+
+    @classmethod
+    def from_json(cls, data: Any, place: str) -> Scores:
+        """Raises: RulesError with the place."""
+        if not isinstance(data, dict):
+            raise RulesError(f"{place} must be an object")
+        inputs = data.get("inputs")
+        if not isinstance(inputs, list) or not inputs:
+            raise RulesError(f"{place}.inputs must list features")
+        for name in inputs:
+            if not isinstance(name, str) or name not in FEATURES or FEATURES[name].tier == "score":
+                raise RulesError(f"{place}.inputs: no feature {name!r}")
+        k, weights = len(inputs), data.get("weights")
+        if not isinstance(weights, dict) or set(weights) != set(LABELS):
+            raise RulesError(f"{place}.weights must have one list for each label")
+        return cls(
+            inputs=tuple(inputs),
+            low=numbers(data.get("low"), k, f"{place}.low"),
+            high=numbers(data.get("high"), k, f"{place}.high"),
+            center=numbers(data.get("center"), VIEWS * k, f"{place}.center"),
+            weights=tuple(numbers(weights[label], VIEWS * k, f"{place}.weights.{label}") for label in LABELS),
+            intercepts=numbers(data.get("intercepts"), len(LABELS), f"{place}.intercepts"),
+        )
+
+
+def views(values: Matrix, low: Matrix, high: Matrix, center: Matrix | None = None) -> Matrix:
+    """Columns value, log, above 0 of each feature after clipping; shape (n, 3k). NaN stays unless `center` is given."""
+    clipped = np.clip(values, low, high)
+    stacked = np.stack(
+        [clipped, np.sign(clipped) * np.log1p(np.abs(clipped)), np.where(np.isnan(clipped), np.nan, clipped > 0)],
+        axis=2,
+    ).reshape(len(values), -1)
+    return stacked if center is None else np.where(np.isnan(stacked), center, stacked)
+
+
+def softmax(logits: Matrix) -> Matrix:
+    """Along the last axis, without overflow."""
+    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True), dtype=np.float64)
+
+
+def numbers(value: Any, length: int, place: str) -> tuple[float, ...]:
+    """A list of finite numbers from JSON. Raises: RulesError with the place."""
+    if not isinstance(value, list) or len(value) != length:
+        raise RulesError(f"{place} must be a list of {length} numbers")
+    if not all(isinstance(x, int | float) and not isinstance(x, bool) and math.isfinite(x) for x in value):
+        raise RulesError(f"{place} holds something that is not a number")
+    return tuple(float(x) for x in value)
