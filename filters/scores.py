@@ -122,7 +122,7 @@ def views(values: Matrix, low: Matrix, high: Matrix, center: Matrix | None = Non
     stacked = np.stack(
         [clipped, np.sign(clipped) * np.log1p(np.abs(clipped)), np.where(np.isnan(clipped), np.nan, clipped > 0)],
         axis=2,
-    ).reshape(len(values), -1)
+    ).reshape(len(values), VIEWS * values.shape[1])
     return stacked if center is None else np.where(np.isnan(stacked), center, stacked)
 
 

@@ -142,8 +142,11 @@ def _scores(page: Page, rules: RuleSet, prepared: Features, everything: bool) ->
     if not any(found.values()):
         return
     page.line()
-    page.line(Text("What adds to the score of each label", style="bold"))
+    page.line(Text("Scores, and what adds to them against an average turn", style="bold"))
+    width = max(len(each.value) for each in found)
     for each, entries in found.items():
-        shown = entries if everything else entries[:TOP]
-        if shown:
-            page.line(Text.assemble((f"{each.value}  ", "bold"), ", ".join(map(told, shown))), indent=4, hang=2)
+        score = float(prepared.values[f"score_{each.value}"][0])
+        adds = ", ".join(map(told, entries if everything else entries[:TOP]))
+        page.line(
+            Text.assemble(f"{each.value:{width}}  ", (f"{score:.2f}", "bold"), f"  {adds}"), indent=4, hang=width + 8
+        )

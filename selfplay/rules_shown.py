@@ -140,9 +140,7 @@ def _figures(rule: Mapping[str, Any]) -> Iterator[str]:
             f"{counts['right']:,} of {n:,}"
         )  # fmt: skip
         share = counts["share_decided"]
-        yield f"{source:{width}}  {told}" + (
-            f"; decides {share * 100:.1f} % of these turns" if n and share is not None else ""
-        )
+        yield f"{source:{width}}  {told}" + (f"; decides {share:.1%} of such turns" if n and share is not None else "")
     support = "added by hand" if rule["support"] is None else f"support {rule['support']:,}"
     yield f"{support}; {_certificate(rule)}"
 

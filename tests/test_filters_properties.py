@@ -30,7 +30,8 @@ FLATTERING = {
 
 WORDS = (
     "basil lamp winter window leaves why does my the not 15 3.5 £300 café don't naïve Lampe Fenster warum nicht für "
-    "añadir luz ¿cuánto? lumière j'ai лампа зимой почему 灯 冬天怎么养 ライト 水やり दीपक सर्दी مصباح الشتاء x=1 `git` (a) - !? 🙂"
+    "añadir luz ¿cuánto? lumière j'ai лампа зимой почему 灯 冬天怎么养 ライト 水やり दीपक सर्दी "
+    "مصباح الشتاء x=1 `git` (a) - !? 🙂"
 )
 
 
@@ -69,7 +70,6 @@ def copies(text: str, chance: random.Random) -> dict[str, str]:
         "shuffled": " ".join(shuffled),
         "backwards": " ".join(reversed(words)),
         "turned round": " ".join(words[middle:] + words[:middle]),
-        "first half": " ".join(words[: max(middle, 1)]),
     }
 
 
@@ -115,13 +115,35 @@ def test_no_copy_of_any_text_is_genuine(text: str, answer: str) -> None:
         assert labelled.filter("genuine")["turn"].to_list() == []
 
 
-def test_a_copy_of_a_message_longer_than_what_is_compared_is_not_genuine() -> None:
-    chance = random.Random(0)
-    words = [word for _, said, _ in contexts() for text in said for word in text.split()]
-    for length in (400, 4_000, 20_000):
-        text = " ".join(chance.sample(words * 5, length))
-        turns = list(copies(text, chance).values())
-        assert filters.label(rows(turns, [text], ANSWER)).filter("genuine").is_empty(), length
+@cache
+def long_message(words: int) -> str:
+    every = [word for _, said, _ in contexts() for text in said for word in text.split()]
+    return " ".join(random.Random(0).sample(every * 5, words))
+
+
+@pytest.mark.parametrize("words", [400, 4_000, 20_000])
+def test_no_copy_of_a_long_message_is_genuine(words: int) -> None:
+    """2,000 to 107,000 characters: more than a turn or a message is looked at."""
+    kinds = copies(long_message(words), random.Random(0))
+    for labelled in by_both_sets(rows(list(kinds.values()), [long_message(words)], ANSWER)):
+        assert labelled.with_columns(pl.Series("kind", list(kinds))).filter("genuine")["kind"].to_list() == []
+
+
+def test_no_copy_of_the_first_message_of_a_long_conversation_is_genuine() -> None:
+    said = [text for _, texts, _ in contexts() for text in texts][:40]
+    kinds = copies(said[0], random.Random(0))
+    for labelled in by_both_sets(rows(list(kinds.values()), said, ANSWER)):
+        assert labelled.with_columns(pl.Series("kind", list(kinds))).filter("genuine")["kind"].to_list() == []
+
+
+def test_half_of_what_the_user_said_is_not_genuine() -> None:
+    tables = []
+    for _, said, answer in contexts():
+        words = said[-1].split() if said else []
+        if len(words) >= 10:
+            half = len(words) // 2
+            tables.append(rows([" ".join(words[:half]), " ".join(words[half:])], said, answer))
+    assert filters.label(pl.concat(tables)).filter("genuine")["turn"].to_list() == []
 
 
 def template_tokens() -> set[str]:
@@ -136,12 +158,13 @@ def template_tokens() -> set[str]:
 
 MORE_TOKENS = """
 <|begin_of_text|> <|python_tag|> <|endoftext|> <|endofprompt|> <|constrain|> <|call|> <|header_start|> <|eot|>
-<|START_OF_TURN_TOKEN|> <|END_OF_TURN_TOKEN|> <BOS_TOKEN> <|start_of_role|> <|end_of_role|> <|im_middle|> <|turn> <turn|>
-<bos> <eos> <pad> <unk> <s> </s> <<SYS>> <</SYS>> [gMASK] <sop> <eoa> <eoh> <eom> <start_of_image> <end_of_utterance>
-[TOOL_CALLS] [TOOL_RESULTS] [/TOOL_RESULTS] [AVAILABLE_TOOLS] [THINK] [/THINK] [IMG] [BOS] [EOS] <SPECIAL_12> <unused7>
-<seed:bos> <seed:eos> <minimax:tool_call> <longcat_user> [|user|] [|endofturn|] <role>HUMAN</role> <reserved_106>
-<extra_id_1> <0x0A> <｜hy_User｜> <arg_key> </arg_value> <think> </think> <tool_call> </tool_response> <fim_prefix>
-<file_sep> <jupyter_code> <issue_comment> <gh_stars> <empty_output> <|im_end <|im_end| |im_end|>
+<|START_OF_TURN_TOKEN|> <|END_OF_TURN_TOKEN|> <BOS_TOKEN> <|start_of_role|> <|end_of_role|> <|im_middle|> <|turn>
+<turn|> <bos> <eos> <pad> <unk> <s> </s> <<SYS>> <</SYS>> [gMASK] <sop> <eoa> <eoh> <eom> <start_of_image>
+<end_of_utterance> [TOOL_CALLS] [TOOL_RESULTS] [/TOOL_RESULTS] [AVAILABLE_TOOLS] [THINK] [/THINK] [IMG] [BOS] [EOS]
+<SPECIAL_12> <unused7> <seed:bos> <seed:eos> <minimax:tool_call> <longcat_user> [|user|] [|endofturn|]
+<role>HUMAN</role> <reserved_106> <extra_id_1> <0x0A> <｜hy_User｜> <arg_key> </arg_value> <think> </think> <tool_call>
+</tool_response> <fim_prefix> <file_sep> <jupyter_code> <issue_comment> <gh_stars> <empty_output> <|im_end <|im_end|
+|im_end|>
 """
 TOKENS = sorted(template_tokens() | set(MORE_TOKENS.split()))
 
