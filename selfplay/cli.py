@@ -24,6 +24,9 @@ VERBS = {
     "prompt": "Show the exact prompt at a site, its stops and token count.",
     "inspect": "Tell what is in a file of conversations.",
     "models": "List the embedded models and get them.",
+    "judge": "Have language models judge candidate turns by the rubric.",
+    "annotate": "Make a blinded sheet for people to judge turns, and read it back.",
+    "agree": "Tell how far judges, people and rules agree.",
     "train": "Learn rules, calibration and ranking weights from judged turns.",
 }
 

@@ -20,11 +20,16 @@ def read_judged(folder: Path) -> pl.DataFrame:
 
     Args:
         folder: Holds `contexts.jsonl` (`id, messages`, ending with the assistant's) and `judged_turns.jsonl`
-            (`id, context, source, text, label, groundedness`, and `finish_reason` where sampled).
+            (`id, context, source, text, label, groundedness`, and `finish_reason` where sampled). Or a file of rows
+            as `selfplay judge` and `selfplay annotate` write them (see `judge.lessons`).
 
     Raises:
         UsageError: A file is missing or not of this form.
     """
+    if folder.is_file():
+        from selfplay.judge.lessons import read_lessons
+
+        return read_lessons(folder)
     try:
         contexts = {row["id"]: row for row in map(json.loads, read_lines(folder / CONTEXTS))}
         rows = [
