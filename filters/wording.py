@@ -68,7 +68,7 @@ def valued(feature: str, value: float) -> str:
             return f"{value * 100:.3g}%"
         if first in (*_VERBS, "cut") and value in (0, 1):
             return "yes" if value else "no"
-    return f"{value:.3g}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def called(feature: str) -> str:

@@ -15,6 +15,7 @@ from filters.explain import TOP, Said, contributions, explain, told
 from filters.features import Features, compute
 from filters.labels import Label
 from filters.rules import RuleSet
+from filters.scores import score_name
 from filters.wording import condition, valued
 from selfplay.errors import UsageError
 from selfplay.filtering import CARRIED, chosen_rules
@@ -144,9 +145,9 @@ def _scores(page: Page, rules: RuleSet, prepared: Features, everything: bool) ->
     page.line()
     page.line(Text("Scores, and what adds to them against an average turn", style="bold"))
     width = max(len(each.value) for each in found)
-    for each, entries in found.items():
-        score = float(prepared.values[f"score_{each.value}"][0])
-        adds = ", ".join(map(told, entries if everything else entries[:TOP]))
+    scores = {each: float(prepared.values[score_name(each)][0]) for each in found}
+    for each, score in sorted(scores.items(), key=lambda entry: -entry[1]):
+        adds = ", ".join(map(told, found[each] if everything else found[each][:TOP]))
         page.line(
             Text.assemble(f"{each.value:{width}}  ", (f"{score:.2f}", "bold"), f"  {adds}"), indent=4, hang=width + 8
         )

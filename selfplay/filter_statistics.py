@@ -25,9 +25,9 @@ ESTIMATED_ROWS = 100_000
 class Statistics:
     """Gathered batch by batch."""
 
-    def __init__(self, tiers: str = "auto") -> None:
-        """Args: which tiers were asked for, to say why the text rules decided."""
-        self._unmeasured = f"--tiers {tiers}" if tiers in ("text", "text+embedding") else "without all signals"
+    def __init__(self, asked: str | None = None) -> None:
+        """Args: the option that asked for the text rules, if one did; said where they decided."""
+        self._unmeasured = asked or "without all signals"
         self.rows = 0
         self.labels: Counter[str] = Counter()
         self.kept: Counter[str] = Counter()
@@ -91,24 +91,29 @@ class Statistics:
                 yield f"estimated genuine among {name}: {found.mean:.0%} [{found.low:.0%}, {found.high:.0%}]{mark}"
         if rejects is not None and self._p_all > 0:
             yield (
-                f"estimated yield: about {self._p_kept:,.1f} of {self._p_all:,.1f} genuine turns kept "
+                f"estimated yield: about {_about(self._p_kept)} of {_about(self._p_all)} genuine turns kept "
                 f"({self._p_kept / self._p_all:.0%})"
             )
         if self.rows > len(table):
             yield f"(share estimated on the first {len(table):,} rows)"
 
     def _decided(self) -> str:
-        parts = []
-        for name in ("full", "text"):
-            if self.decided[name]:
-                reasons = ", ".join(f"{count:,} {why}" for why, count in self.why_text.items() if count)
-                parts.append(f"{name} {self.decided[name]:,}" + (f" ({reasons})" if name == "text" else ""))
-        return "decided by the rule set: " + ", ".join(parts)
+        parts = [f"{name} {self.decided[name]:,}" for name in ("full", "text") if self.decided[name]]
+        reasons = {why: count for why, count in self.why_text.items() if count}
+        if len(reasons) == 1:
+            parts[-1] += f" ({next(iter(reasons))})"
+        elif reasons:
+            parts[-1] += f" ({', '.join(f'{count:,} {why}' for why, count in reasons.items())})"
+        return f"decided by the rules: {', '.join(parts)}"
 
     def _kept(self, rejects: str) -> Iterator[str]:
         kept = sum(self.kept.values())
         yield f"kept {kept:,}, rejected {self.rows - kept:,}" + (f", see {rejects}" if kept < self.rows else "")
         if self.rejected:
-            yield "rejected for " + ", ".join(f"{why} {count:,}" for why, count in self.rejected.most_common())
+            yield "rejected for " + ", ".join(f"{why} ({count:,})" for why, count in self.rejected.most_common())
         names = ", ".join(f"{name} {self.kept[name]:,} of {count:,}" for name, count in self.labels.most_common())
-        yield f"labels kept: {names}"
+        yield f"kept of each label: {names}"
+
+
+def _about(count: float) -> str:
+    return f"{count:,.0f}" if count >= 100 else f"{count:.1f}"

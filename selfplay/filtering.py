@@ -70,7 +70,7 @@ def filter_file(source: str, out: str, how: Filtering, quarantine: Quarantine) -
     """
     rules, tiers = chosen_rules(how.rules, how.tiers)
     rejects = rejects_beside(source, out, how, quarantine)
-    statistics = Statistics(tiers)
+    statistics = Statistics(_asked_for_text(how))
     columns = (*ADDED, "explanation") if how.explain else ADDED
     with ExitStack() as stack:
         measurer = stack.enter_context(
@@ -110,6 +110,13 @@ def chosen_rules(rules: str | None, tiers: str) -> tuple[Rules, str]:
         raise UsageError(f"--rules {rules} and --tiers {tiers} contradict each other; leave --tiers out")
     loaded = load_rules(None)
     return loaded.only("text") if rules == "text" else loaded, fixed
+
+
+def _asked_for_text(how: Filtering) -> str | None:
+    """The option because of which signals are not measured."""
+    if how.rules == "text":
+        return "--rules text"
+    return f"--tiers {how.tiers}" if how.tiers in ("text", "text+embedding") else None
 
 
 def rejects_beside(source: str, out: str, how: Filtering, quarantine: Quarantine) -> str | None:

@@ -67,5 +67,5 @@ def _labels(option: str, given: Iterable[str]) -> frozenset[Label]:
         try:
             found.add(Label(name))
         except ValueError:
-            raise UsageError(f"{option}: no label {printable(name, 60)!r}; labels are {', '.join(Label)}") from None
+            raise UsageError(f"{option}: no label '{printable(name, 60)}'; labels are {', '.join(Label)}") from None
     return frozenset(found)

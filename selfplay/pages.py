@@ -31,4 +31,5 @@ def _broken(text: Text, console: Console, first: int, rest: int) -> list[Text]:
     lines = text.wrap(console, first)
     if len(lines) < 2 or first == rest:
         return list(lines) or [Text("")]
-    return [lines[0], *text[len(lines[0].plain) :].wrap(console, rest)]
+    left = text[len(lines[0].plain) :]
+    return [lines[0], *left[len(left.plain) - len(left.plain.lstrip()) :].wrap(console, rest)]
