@@ -19,13 +19,14 @@ def command() -> None:
     then give it as --rules mine.json. In the copy:
 
     \b
+      where               "sets": {"text": {"rules": […]}, "full": {"rules": […]}}; most turns meet only one of them
       switch a rule off   "enabled": false
       edit it             change a number in its "tests"; a test is [feature, ">=" or "<=", number]
-      add one             {"name": "says umbrella", "label": "off_topic", "tests": [["new", ">=", 9]]}
+      add one             {"name": "much that is new", "label": "off_topic", "tests": [["new", ">=", 9]]}
       change the order    move it: the first rule that fires decides
 
-    A rule fires when all its tests hold; a test on a signal that was not measured never holds. `selfplay rules
-    features` lists what can be tested. A mistake gets one line that says where it is. Figures such as precision and
+    `full` decides turns in English that have all signals, `text` the others. A rule fires when all its tests hold; a
+    test on what is not known never holds. `selfplay rules features` lists what can be tested. A mistake gets one line that says where it is. Figures such as precision and
     support belong to the rule as it was learned: take them out of one you edit.
     """
 
