@@ -1,12 +1,20 @@
-"""What there is to compare a turn with: the conversation, read once per site and shared by its candidates."""
+"""Rows of a table made ready to be looked at together: texts bounded and plain, each distinct one once."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
 
 from filters.cues import CONTROL
-from filters.units import EMPTY, is_english, numbers, plain, sentences, units
+from filters.patterns import spell
+from filters.tokens import Tokens, tokenise
+from filters.units import normal, plain
+from filters.vocabulary import function_words
 
 ANSWER_LIMIT = 20_000
 TURN_LIMIT = 8_000
@@ -14,67 +22,120 @@ HISTORY_LIMIT = 24
 """Beyond these (characters, characters, messages) nothing more is learned, and time must stay bounded."""
 
 
-class Passage(NamedTuple):
-    """A text seen as units: all in order, and the set of those with content (of all, where none has any)."""
+@dataclass(frozen=True)
+class Batch:
+    """n turns with their conversations.
 
-    text: str
-    order: list[str]
-    all: frozenset[str]
-    content: frozenset[str]
-    runs: frozenset[tuple[str, ...]]
+    Attributes:
+        turns: NFKC without invisible characters and without the control tokens counted in `control`; n of them.
+        control: Control tokens of the turn that its conversation is not about; shape (n,). They are taken out of the
+            text, so that no other feature, and with them p_genuine, can rise through one.
+        reasons: Finish reasons, None where unknown.
+        answers: The distinct answers, and `answer_of` says which one each row has; shape (n,).
+        users: The distinct earlier user messages.
+        pair_row, pair_user: Which row has which of them, oldest first, rows in order; shape (pairs,).
+        last: The last user message of each row, -1 where there is none; shape (n,).
+    """
+
+    turns: list[str]
+    control: NDArray[np.float64]
+    reasons: list[str | None]
+    answers: list[str]
+    answer_of: NDArray[np.intp]
+    users: list[str]
+    pair_row: NDArray[np.intp]
+    pair_user: NDArray[np.intp]
+    last: NDArray[np.intp]
+    turn_tokens: Tokens
+    answer_tokens: Tokens
+    user_tokens: Tokens
+
+    def __len__(self) -> int:
+        return len(self.turns)
+
+    @cached_property
+    def spelled(self) -> list[str]:
+        """The turns in lower case, spelled for the patterns."""
+        return [spell(text.lower()) for text in self.turns]
+
+    @cached_property
+    def function_words(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Function words of the turn, and of the answer with the last user message; each of shape (n, languages)."""
+        said = self.conversation(function_words(self.answer_tokens), function_words(self.user_tokens))
+        return function_words(self.turn_tokens), said
+
+    def conversation(self, answers: NDArray[np.intp], users: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Counts by answer and by user message summed over each row's answer and last user message; shape (n, …)."""
+        own = answers[self.answer_of]
+        if not len(users):
+            return own
+        last = users[np.maximum(self.last, 0)]
+        last[self.last < 0] = 0
+        return own + last
 
     @classmethod
-    def read(cls, text: str) -> Passage:
-        order = units(text)
-        everything = frozenset(order)
-        return cls(text, order, everything, frozenset(everything - EMPTY) or everything, runs_of(order))
-
-
-def runs_of(order: list[str]) -> frozenset[tuple[str, ...]]:
-    """All runs of three units: shared ones mean copied wording, not just a shared subject."""
-    return frozenset(zip(order, order[1:], order[2:], strict=False))
-
-
-@dataclass(frozen=True, slots=True)
-class Context:
-    """A conversation up to the answer."""
-
-    answer: Passage
-    answer_sentences: tuple[frozenset[str], ...]
-    users: tuple[Passage, ...]
-    user_units: frozenset[str]
-    user_numbers: frozenset[str]
-    answer_numbers: frozenset[str]
-    control: frozenset[str]
-    letters: frozenset[str]
-    english: bool
-
-    @classmethod
-    def read(cls, answer: str, history: tuple[str, ...]) -> Context:
-        """Args: the answer's text and all user messages so far, oldest first."""
-        answer = plain(answer[:ANSWER_LIMIT])
-        history = tuple(plain(text[:ANSWER_LIMIT]) for text in history[-HISTORY_LIMIT:])
-        users = tuple(Passage.read(text) for text in history)
-        joined = "\n".join(history)
-        pieces = (frozenset(units(sentence)) for sentence in sentences(answer)[:200])
+    def read(
+        cls,
+        turns: Iterable[str | None],
+        answers: Iterable[str | None],
+        histories: Iterable[Sequence[str | None] | None],
+        reasons: Iterable[str | None],
+    ) -> Batch:
+        """Null texts are empty ones."""
+        distinct_answers: dict[str, int] = {}
+        distinct_users: dict[str, int] = {}
+        bounded = ((text or "")[:ANSWER_LIMIT] for text in answers)
+        answer_of = [distinct_answers.setdefault(text, len(distinct_answers)) for text in bounded]
+        pairs = [
+            [distinct_users.setdefault((text or "")[:ANSWER_LIMIT], len(distinct_users)) for text in texts or ()]
+            for texts in (history[-HISTORY_LIMIT:] if history else () for history in histories)
+        ]
+        read_turns = [plain(_ends(turn or "")) for turn in turns]
+        read_answers = [normal(text) for text in distinct_answers]
+        read_users = [plain(text) for text in distinct_users]
+        control = np.zeros(len(read_turns))
+        for row, turn in enumerate(read_turns):
+            if _MAY_CONTROL.search(turn) and CONTROL.search(turn):
+                known = [read_answers[answer_of[row]], *(read_users[user] for user in pairs[row])]
+                read_turns[row], control[row] = _without_control(turn, set(CONTROL.findall("\n".join(known))))
         return cls(
-            answer=Passage.read(answer),
-            answer_sentences=tuple(frozenset(piece - EMPTY) or piece for piece in pieces if piece),
-            users=users,
-            user_units=frozenset().union(*(passage.all for passage in users)),
-            user_numbers=frozenset(numbers(joined)),
-            answer_numbers=frozenset(numbers(answer)),
-            control=frozenset(CONTROL.findall(f"{joined}\n{answer}")),
-            letters=frozenset(script(char) for char in set(joined + answer) if char.isalpha()),
-            english=is_english(f"{history[-1] if history else ''} {answer}"),
+            turns=read_turns,
+            control=control,
+            reasons=list(reasons),
+            answers=read_answers,
+            answer_of=np.array(answer_of, dtype=np.intp),
+            users=read_users,
+            pair_row=np.repeat(np.arange(len(pairs)), [len(own) for own in pairs]),
+            pair_user=np.array([user for own in pairs for user in own], dtype=np.intp),
+            last=np.array([own[-1] if own else -1 for own in pairs], dtype=np.intp),
+            turn_tokens=tokenise(read_turns),
+            answer_tokens=tokenise(read_answers),
+            user_tokens=tokenise(read_users),
         )
 
 
-def script(char: str) -> str:
-    """A coarse name for a letter's script: the block of the character table it stands in."""
-    code = ord(char)
-    if code < 0x250 or 0x1E00 <= code < 0x1F00:
-        return "latin"
-    if 0x3040 <= code < 0x3100 or 0x3400 <= code < 0xA000 or 0xF900 <= code < 0xFB00 or code >= 0x20000:
-        return "han"  # Kana with it: Japanese mixes both.
-    return f"block {code >> 7}"
+_MAY_CONTROL = re.compile(r"[<>\[｜]")
+
+
+def _without_control(turn: str, known: set[str]) -> tuple[str, int]:
+    """The turn without control tokens that are not known, and how many those were."""
+    found = 0
+
+    def replaced(token: re.Match[str]) -> str:
+        nonlocal found
+        if token.group() in known:
+            return token.group()
+        found += 1
+        return ""
+
+    for _ in range(3):  # Taking one out may join what makes another: <|<|im_end|>im_end|>.
+        shorter = CONTROL.sub(replaced, turn)
+        if shorter == turn:
+            break
+        turn = shorter
+    return turn, found
+
+
+def _ends(turn: str) -> str:
+    """A turn of bounded length: of a long one the beginning and the end."""
+    return turn if len(turn) <= TURN_LIMIT else f"{turn[: TURN_LIMIT - 1000]}\n{turn[-1000:]}"

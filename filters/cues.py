@@ -11,18 +11,29 @@ import re
 
 
 def phrases(*groups: str, start: bool = False) -> re.Pattern[str]:
-    """Alternatives, one per line, for text in lower case (a third of the time that ignoring case takes). Latin and Cyrillic phrases match whole words; `start` ties them to a line's start."""
+    """Alternatives, one per line, for text in lower case (a third of the time that ignoring case takes).
+
+    Latin and Cyrillic phrases match whole words, Hindi and Arabic ones beginnings of words, Chinese and Japanese ones
+    anywhere; `start` ties them all to a line's or a sentence's start.
+    """
     spaced: list[str] = []
+    open_ended: list[str] = []
     unspaced: list[str] = []
     for line in "\n".join(groups).splitlines():
         phrase = line.strip().replace("'", "['’]?")
         if phrase:
-            (unspaced if re.match("[\u0600-\u0fff\u3000-\u9fff]", phrase) else spaced).append(phrase)
+            first = re.sub(r"^[(?:]*", "", phrase)
+            east, south = re.match("[\u3000-\u9fff]", first), re.match("[\u0600-\u0fff]", first)
+            (unspaced if east else open_ended if south else spaced).append(phrase)
     body = "(?:" + "|".join(spaced) + r")(?!\w)"
-    if unspaced:
-        body = "(?:" + body + "|" + "|".join(unspaced) + ")"
-    head = r"(?:^|(?<=[\n.!?。！？]))[\s\"'“*#>-]{0,6}" if start else r"(?<!\w)"
-    return re.compile(head + body.lower())
+    if open_ended:
+        body = "(?:" + body + "|" + "|".join(open_ended) + ")"
+    if start:
+        return re.compile(START + ("(?:" + body + "|" + "|".join(unspaced) + ")" if unspaced else body).lower())
+    return re.compile("|".join([r"(?<!\w)" + body, *unspaced]).lower())
+
+
+START = r"(?:^|(?<=[\n.!?。！？]))[\s\"'“*#>-]{0,6}"
 
 
 CONTROL = re.compile(

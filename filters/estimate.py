@@ -9,9 +9,7 @@ import numpy as np
 
 from filters.features import Features, compute
 from filters.labelling import decide
-from filters.labels import Label
 from filters.rules import Rules, load
-from filters.scores import score_name
 
 if TYPE_CHECKING:
     import polars as pl
@@ -84,7 +82,7 @@ def _replicated(features: Features, rules: Rules) -> NDArray[np.float64]:
         prepared = rule_set.prepare(features.take(rows))
         calibration = rule_set.calibration
         assert calibration is not None  # noqa: S101  # the caller has looked
-        drawn = calibration.replicated(prepared.values[score_name(Label.FOLLOW_UP)])
+        drawn = calibration.replicated(rule_set.follow_up(prepared))
         parts.append((rows, np.minimum(drawn, rule_set.caps()[rule_set.decide(prepared)])))
     result = np.empty((min(len(drawn) for _, drawn in parts), len(features)))
     for rows, drawn in parts:

@@ -62,16 +62,25 @@ def quote(feature: str, op: str, turn: str, history: list[str], answer: str) -> 
 
 
 def _shared(turn: str, other: str) -> str | None:
-    """The longest stretch that both hold."""
-    from difflib import SequenceMatcher
-
+    """The longest stretch of whole words, or of characters of scripts without spaces, that both hold."""
     turn, other = turn[:300], other[:2000]
     lowered, lowered_other = turn.lower(), other.lower()
     if len(lowered) != len(turn):  # A few letters grow when lowered, and places would shift.
         lowered, lowered_other = turn, other
-    matcher = SequenceMatcher(None, lowered, lowered_other, autojunk=False)
-    found = matcher.find_longest_match()
-    return _cut(turn[found.a : found.a + found.size]) if found.size > 3 else None
+    spans = [found.span() for found in _PIECE.finditer(lowered)]
+    begin = best = 0
+    where = slice(0, 0)
+    for last, (_, end) in enumerate(spans):  # What holds a longer stretch holds its parts: both ends only move on.
+        while begin <= last and lowered[spans[begin][0] : end] not in lowered_other:
+            begin += 1
+        if begin <= last and end - spans[begin][0] > best:
+            where = slice(spans[begin][0], end)
+            best = end - spans[begin][0]
+    return _cut(turn[where]) if best > 3 else None
+
+
+_RUN = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff"
+_PIECE = re.compile(rf"[{_RUN}]|[^\W{_RUN}]+")
 
 
 def _cut(text: str) -> str | None:

@@ -6,16 +6,15 @@ that someone else measured (see `SIGNALS`); a value that is absent is NaN, and n
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from filters import form, overlap
-from filters.context import Context
+from filters import figures, form, language, overlap, stance
+from filters.context import ANSWER_LIMIT, TURN_LIMIT, Batch
 from filters.labels import Label
-from filters.units import speaks_other
 
 if TYPE_CHECKING:
     import polars as pl
@@ -41,6 +40,9 @@ class Feature:
     catches: str
 
 
+CHUNK_ROWS, CHUNK_CHARS = 2048, 2_000_000
+"""Rows and characters looked at together, which bounds the memory that is needed beside the table."""
+
 _COUNT = float("inf")
 
 SIGNALS = (
@@ -60,7 +62,7 @@ SIGNALS = (
 
 TEXT = tuple(
     Feature(name, "text", low, high, says, catches)
-    for name, low, high, says, catches in (*form.FEATURES, *overlap.FEATURES)
+    for name, low, high, says, catches in (*form.FEATURES, *overlap.FEATURES, *figures.FEATURES, *stance.FEATURES)
 )
 
 SCORES = (
@@ -133,21 +135,14 @@ def compute(table: pl.DataFrame) -> Features:
     missing = [name for name in ("answer", "history", "turn") if name not in table.columns]
     if missing:
         raise ValueError(f"the table has no column `{missing[0]}`; filters need query, answer, history and turn")
-    rows = np.empty((len(table), len(TEXT)))
+    values = {feature.name: np.empty(len(table)) for feature in TEXT}
     english = np.empty(len(table), dtype=np.bool_)
-    reasons = table["finish_reason"].to_list() if "finish_reason" in table.columns else [None] * len(table)
-    contexts = cache(Context.read)
-    for index, (answer, history, turn, reason) in enumerate(
-        zip(table["answer"], table["history"].to_list(), table["turn"], reasons, strict=True)
-    ):
-        if contexts.cache_info().currsize > 64:
-            contexts.cache_clear()
-        context = contexts(answer or "", tuple(text or "" for text in history or ()))
-        turn = turn or ""
-        measured = form.measure(turn, reason, context)
-        rows[index] = (*measured.values, *overlap.measure(measured.text, context))
-        english[index] = context.english and not speaks_other(measured.text)
-    values = {feature.name: rows[:, column] for column, feature in enumerate(TEXT)}
+    for begin, end in _chunks(table):
+        batch = _read(table[begin:end])
+        english[begin:end] = language.english(batch)
+        for part in (form, overlap, figures, stance):
+            for name, column in part.measure(batch).items():
+                values[name][begin:end] = column
     for feature in SIGNALS:
         if feature.name in table.columns:
             signal = table[feature.name].cast(float).fill_null(float("nan")).to_numpy()
@@ -155,3 +150,27 @@ def compute(table: pl.DataFrame) -> Features:
         else:
             values[feature.name] = np.full(len(table), np.nan)
     return Features(values, english)
+
+
+def _chunks(table: pl.DataFrame) -> Iterator[tuple[int, int]]:
+    """Bounds of slices that hold a bounded number of rows and, but for a single row, of characters."""
+    import polars as pl
+
+    sizes = table.select(
+        pl.min_horizontal(pl.col("turn").str.len_bytes(), TURN_LIMIT).fill_null(0)
+        + pl.min_horizontal(pl.col("answer").str.len_bytes(), ANSWER_LIMIT).fill_null(0)
+        + pl.col("history").list.eval(pl.element().str.len_bytes().clip(0, ANSWER_LIMIT)).list.sum().fill_null(0)
+    ).to_series()
+    begin = held = 0
+    for row, size in enumerate(sizes.to_list()):
+        if row > begin and (held + size > CHUNK_CHARS or row - begin >= CHUNK_ROWS):
+            yield begin, row
+            begin, held = row, 0
+        held += size
+    if begin < len(table):
+        yield begin, len(table)
+
+
+def _read(table: pl.DataFrame) -> Batch:
+    reasons = table["finish_reason"].to_list() if "finish_reason" in table.columns else [None] * len(table)
+    return Batch.read(table["turn"].to_list(), table["answer"].to_list(), table["history"].to_list(), reasons)

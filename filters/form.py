@@ -4,12 +4,32 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections import Counter
-from typing import NamedTuple
 
-from filters import cues, remarks
-from filters.context import TURN_LIMIT, Context, script
-from filters.units import plain
+import numpy as np
+from numpy.typing import NDArray
+
+from filters import characters, cues, remarks
+from filters.characters import (
+    BACKTICK,
+    CLASSES,
+    CLOSE_CORNER,
+    CLOSE_CURLY,
+    CLOSE_QUOTE,
+    CLOSE_ROUND,
+    CLOSE_SQUARE,
+    LATIN,
+    OPEN_CORNER,
+    OPEN_CURLY,
+    OPEN_QUOTE,
+    OPEN_ROUND,
+    OPEN_SQUARE,
+    QUESTION,
+    QUOTE,
+    SPACE,
+    UNSPACED,
+)
+from filters.context import Batch
+from filters.patterns import counted
 
 _INF = float("inf")
 FEATURES = (
@@ -22,7 +42,6 @@ FEATURES = (
     ("unbalanced", 0, _INF, "brackets, quotes and fences left open", "broken markup"),
     ("foreign_script", 0, 1, "share of letters in scripts the conversation lacks", "malformed"),
     ("compression", 0, 1, "share of its size the turn keeps when compressed", "loops when low"),
-    ("repeated", 0, 1, "share of three-word runs that were said before in the turn", "loops"),
     ("loop", 1, _INF, "times the same stretch follows itself", "loops"),
     ("cut", 0, 1, "cut at the token limit", "run-on text; NaN where the finish reason is unknown"),
     ("ends", 0, 1, "ends like a sentence", "cut text"),
@@ -46,14 +65,16 @@ FEATURES = (
     ("list_items", 0, _INF, "list items", "documents"),
 )
 
-_CODE_LINE = re.compile(
-    r"^\s*(?:[{}\[\]();]+\s*,?|<[/!]?\w[^>\n]{0,200}>.{0,200}|\"[\w -]{1,60}\"\s*:.{0,300}|"
+_CODE_LINE = (
+    r"(?m)^[^\S\n]*(?:[{}\[\]();]+\s*,?|<[/!]?\w[^>\n]*>.*|\"[\w -]{1,60}\"[^\S\n]*:.*|"
     r"(?:def|class|import|from|return|for|while|if|else|elif|try|except|print|const|let|var|function|public|private|"
-    r"#include|SELECT|INSERT|UPDATE|CREATE)\b.{0,200}[:;({)}=].{0,100}|[\w.\[\]\"']{1,60}\s*[-+*/]?=[^=].{0,200}|"
-    r"\w[\w.]{0,60}\(.{0,200}\)\s*[;:]?|```.{0,40}|\$\s.{1,200})\s*$"
+    r"#include|SELECT|INSERT|UPDATE|CREATE)(?-u:\b).*[:;({)}=].*|[\w.\[\]\"']+[^\S\n]*[-+*/]?=[^=\n].*|"
+    r"\w[\w.]*\(.*\)[^\S\n]*[;:]?|```.*|\$[^\S\n].+)[^\S\n]*$"
 )
-_LIST_ITEM = re.compile(r"^\s*(?:[-*•·–]|\(?\d{1,3}[.)]|[a-zA-Z][.)])\s+\S", re.MULTILINE)
-_WORD = re.compile(r"\w+")
+_CODE_SIGN = r"[{}\[\]();:=<>$\"`]"
+_LATIN_LETTER = re.compile("[a-zA-Z]")
+_LIST_ITEM = r"(?m)^[^\S\n]*(?:[-*•·–]|\(?\d{1,3}[.)]|[a-zA-Z][.)])[^\S\n]+\S"
+_LINE = r"[^\n]*\S[^\n]*"
 _END = (
     ".",
     "?",
@@ -78,71 +99,141 @@ _END = (
     ":",
     "~",
 )
-_PAIRS = (("(", ")"), ("[", "]"), ("{", "}"), ("“", "”"), ("「", "」"))
+_PAIRS = (
+    (OPEN_ROUND, CLOSE_ROUND),
+    (OPEN_SQUARE, CLOSE_SQUARE),
+    (OPEN_CURLY, CLOSE_CURLY),
+    (OPEN_QUOTE, CLOSE_QUOTE),
+    (OPEN_CORNER, CLOSE_CORNER),
+)
+_WORD = [*range(LATIN, SPACE)]
+_LOWERED = {
+    "assistant": cues.ASSISTANT,
+    "advice": cues.ADVICE,
+    "planning": cues.PLANNING,
+    "steering": cues.STEERING,
+    "generic": remarks.GENERIC,
+    "reaction": remarks.REACTION,
+    "pointing": remarks.POINTING,
+    "first_person": remarks.FIRST_PERSON,
+    "second_person": remarks.SECOND_PERSON,
+    "role_marker": cues.ROLE_MARKER,
+}
+_OPENING = {"question_word": remarks.QUESTION_WORD, "opening": cues.OPENING, "textbook": remarks.TEXTBOOK}
+
+Column = NDArray[np.float64]
 
 
-class Form(NamedTuple):
-    """The text that was looked at (NFKC, invisible characters dropped, bounded), and its values."""
-
-    text: str
-    values: tuple[float, ...]
-
-
-def measure(turn: str, finish_reason: str | None, context: Context) -> Form:
-    """Values in the order of `FEATURES`."""
-    text = plain(turn if len(turn) <= TURN_LIMIT else f"{turn[: TURN_LIMIT - 1000]}\n{turn[-1000:]}")
-    bare = text.strip()
-    lowered = text.lower()
-    opening = lowered.strip()
-    words = _WORD.findall(lowered)
-    lines = [line for line in text.split("\n") if line and not line.isspace()]
-    visible = sum(map(len, text.split()))
-    letters = [char for char in bare if char.isalpha()]
-    count = max(1, len(words))
-    question = max(bare.find("?"), bare.find("？"), bare.find("؟"))
-    values = (
-        len(bare),
-        len(lines),
-        sum(token not in context.control for token in cues.CONTROL.findall(text)) if set(text) & set("<[|") else 0,
-        len(cues.ROLE_MARKER.findall(text)) if (":" in text or "：" in text or "\n" in text or "#" in text) else 0,
-        len(letters) / visible if visible else 0.0,
-        sum(len(line) for line in lines if _CODE_LINE.match(line)) / max(1, sum(map(len, lines))),
-        _unbalanced(text),
-        0.0 if bare.isascii() else _foreign(letters, context),
-        _compression(text),
-        _repeated(words),
-        _loop(bare),
-        float("nan") if finish_reason is None else float(finish_reason == "length"),
-        float(bare.endswith(_END)),
-        bare.count("?") + bare.count("？") + bare.count("؟"),
-        float(remarks.QUESTION_WORD.match(opening) is not None),
-        (len(bare) - question - 1) / len(bare) if question >= 0 else 0.0,
-        len(cues.ASSISTANT.findall(lowered)),
-        len(cues.ADVICE.findall(lowered)),
-        float(cues.OPENING.match(opening) is not None),
-        len(cues.PLANNING.findall(lowered)),
-        len(cues.STEERING.findall(lowered)),
-        float(cues.STAGE_NOTE.match(text) is not None),
-        len(remarks.GENERIC.findall(lowered)),
-        float(remarks.TEXTBOOK.match(opening) is not None),
-        len(remarks.REACTION.findall(lowered)),
-        len(remarks.POINTING.findall(lowered)),
-        len(remarks.FIRST_PERSON.findall(lowered)) / count,
-        len(remarks.SECOND_PERSON.findall(lowered)) / count,
-        float(bare[:1].islower()),
-        sum(map(len, words)) / count,
-        len(_LIST_ITEM.findall(text)),
-    )
-    return Form(text, tuple(map(float, values)))
+def measure(batch: Batch) -> dict[str, Column]:
+    """A column of shape (n,) for each of `FEATURES`."""
+    n, texts = len(batch), batch.turns
+    bare = [text.strip() for text in texts]
+    chars = np.fromiter(map(len, bare), np.float64, n)
+    counts, words, word_chars = _histogram(texts)
+    visible = counts.sum(axis=1) - counts[:, SPACE : SPACE + 2].sum(axis=1)
+    letters = counts[:, LATIN : UNSPACED + 1].sum(axis=1)
+    matched = _matches(texts, batch.spelled)
+    per_word = np.maximum(1, words)
+    unbalanced = np.zeros(n)
+    for left, right in _PAIRS:
+        unbalanced += abs(counts[:, left] - counts[:, right])
+    for row in np.flatnonzero(counts[:, BACKTICK] > 2):
+        unbalanced[row] += texts[row].count("```") % 2
+    question = np.fromiter((max(text.find("?"), text.find("؟")) for text in bare), np.float64, n)
+    return {
+        "chars": chars,
+        "lines": matched["lines"],
+        "control": batch.control,
+        "role_marker": matched["role_marker"],
+        "letters": _over(letters, visible),
+        "code": np.minimum(1, _over(matched["code"], matched["line_chars"])),
+        "unbalanced": unbalanced + counts[:, QUOTE] % 2,
+        "foreign_script": _foreign(batch, counts),
+        "compression": np.fromiter(map(_compression, texts), np.float64, n),
+        "loop": np.fromiter(map(_loop, bare), np.float64, n),
+        "cut": np.array([np.nan if reason is None else reason == "length" for reason in batch.reasons], np.float64),
+        "ends": np.fromiter((text.endswith(_END) for text in bare), np.float64, n),
+        "question": counts[:, QUESTION].astype(np.float64),
+        "after_question": np.where(question >= 0, _over(chars - question - 1, chars), 0.0),
+        **{name: matched[name] for name in ("assistant", "advice", "opening", "planning", "steering", "stage_note")},
+        **{name: matched[name] for name in ("generic", "textbook", "reaction", "pointing", "question_word")},
+        "first_person": np.minimum(1, matched["first_person"] / per_word),
+        "second_person": np.minimum(1, matched["second_person"] / per_word),
+        "lower_start": np.fromiter((text[:1].islower() for text in bare), np.float64, n),
+        "word_length": word_chars / per_word,
+        "list_items": matched["list_items"],
+    }
 
 
-def _foreign(letters: list[str], context: Context) -> float:
-    return sum(script(char) not in context.letters for char in letters) / len(letters) if letters else 0.0
+def _matches(texts: list[str], lowered: list[str]) -> dict[str, Column]:
+    """How often each pattern is met in each turn; those for openings once at most."""
+    import polars as pl
+
+    frame = pl.DataFrame({"text": texts, "lowered": lowered, "opening": [text[:600].lstrip() for text in lowered]})
+    text, low, opening = pl.col("text"), pl.col("lowered"), pl.col("opening")
+    expressions = {
+        "stage_note": text.str.contains(cues.STAGE_NOTE.pattern),
+        "lines": text.str.count_matches(_LINE),
+        "line_chars": text.str.len_chars() - text.str.count_matches("\n", literal=True),
+        "list_items": text.str.count_matches(_LIST_ITEM),
+        **{name: low.str.count_matches(counted(pattern)) for name, pattern in _LOWERED.items()},
+        **{name: opening.str.contains(counted(pattern, opening=True)) for name, pattern in _OPENING.items()},
+    }
+    found = frame.select(expression.cast(pl.Float64).alias(name) for name, expression in expressions.items())
+    code = np.zeros(len(texts))
+    likely = frame["text"].str.contains(_CODE_SIGN).to_numpy()
+    code[likely] = frame["text"].filter(likely).str.extract_all(_CODE_LINE).list.join("").str.len_chars().to_numpy()
+    return {"code": code, **{name: found[name].to_numpy() for name in expressions}}
 
 
-def _unbalanced(text: str) -> int:
-    open_pairs = sum(abs(text.count(left) - text.count(right)) for left, right in _PAIRS)
-    return open_pairs + text.count("```") % 2 + text.count('"') % 2
+def _histogram(texts: list[str]) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:
+    """Characters of each class by text, shape (n, CLASSES); words and their characters, each of shape (n,)."""
+    n = len(texts)
+    classes = characters.kinds(characters.codes_of("\n".join(texts) + "\n"))
+    lengths = np.fromiter(map(len, texts), np.intp, n) + 1
+    row = np.repeat(np.arange(n), lengths)
+    counts = np.bincount(row * CLASSES + classes, minlength=n * CLASSES).reshape(n, CLASSES)
+    counts[:, characters.NEWLINE] -= 1  # The one that parts them.
+    word = _IN_WORD[classes]
+    ends = np.flatnonzero(word[:-1] & ~word[1:])
+    return counts, np.bincount(row[ends], minlength=n), counts[:, _WORD].sum(axis=1)
+
+
+_IN_WORD = np.zeros(CLASSES, dtype=np.bool_)
+_IN_WORD[_WORD] = True
+
+
+def _foreign(batch: Batch, counts: NDArray[np.intp]) -> Column:
+    """Share of letters in scripts that the conversation has none of; shape (n,)."""
+    result = np.zeros(len(batch))
+    known: dict[tuple[int, ...], NDArray[np.bool_]] = {}
+    latin, letters = counts[:, LATIN], counts[:, LATIN : UNSPACED + 1].sum(axis=1)
+    beyond = np.fromiter((not text.isascii() for text in batch.turns), np.bool_, len(batch))
+    spoken = np.fromiter((_LATIN_LETTER.search(text) is not None for text in batch.answers), np.bool_)
+    # Latin letters after an answer that has some need no further look.
+    for row in np.flatnonzero(beyond & (letters > 0) & ~((latin == letters) & spoken[batch.answer_of])):
+        own = scripts(batch.turns[row])
+        users = batch.pair_user[np.searchsorted(batch.pair_row, row) : np.searchsorted(batch.pair_row, row, "right")]
+        key = (int(batch.answer_of[row]), *users.tolist())
+        if key not in known:
+            known[key] = np.zeros(0x110000 >> 7, dtype=np.bool_)
+            for text in (batch.answers[key[0]], *(batch.users[user] for user in key[1:])):
+                known[key][scripts(text)] = True
+        result[row] = 1 - known[key][own].mean()
+    return result
+
+
+def scripts(text: str) -> NDArray[np.intp]:
+    """A coarse number for the script of each letter: the block of the character table it stands in, 0 for Latin."""
+    codes = characters.codes_of(text)
+    classes = characters.kinds(codes)
+    letters = (classes >= LATIN) & (classes <= UNSPACED)
+    codes, classes = codes[letters], classes[letters]
+    block = codes >> 7
+    han = (codes >= 0x3040) & (codes < 0x3100) | (codes >= 0x3400) & (codes < 0xA000) | (codes >= 0x20000)
+    block[han | (codes >= 0xF900) & (codes < 0xFB00)] = 0x3040 >> 7  # Kana with it: Japanese mixes both.
+    block[classes == LATIN] = 0
+    return block
 
 
 def _compression(text: str) -> float:
@@ -151,21 +242,24 @@ def _compression(text: str) -> float:
     return 1.0 if len(data) < 60 else min(1.0, len(zlib.compress(data, 6)) / len(data))
 
 
-def _repeated(words: list[str]) -> float:
-    runs = Counter(zip(words, words[1:], words[2:], strict=False))
-    total = sum(runs.values())
-    return (total - len(runs)) / total if total else 0.0
-
-
 def _loop(text: str) -> float:
     """How often the last 2 to 60 characters stand there one after another."""
-    tail = text[-600:]
-    best = 1
-    for width in range(2, min(60, len(tail) // 2) + 1):
-        if not tail[:-width].endswith(tail[-width:]) or not any(char.isalnum() for char in tail[-width:]):
-            continue
-        times = 1
-        while tail[-(times + 1) * width : len(tail) - times * width] == tail[-width:] and times < 50:
-            times += 1
-        best = max(best, times)
+    if len(text) < 4:
+        return 1.0
+    best, tail, end = 1, text[-600:], text[-2:]
+    place = tail.rfind(end, -62, -2)
+    while place >= 0:  # Only where the last two characters stood before can a stretch have ended.
+        width = len(tail) - 2 - place
+        last = tail[-width:]
+        if tail[-2 * width : -width] == last and any(map(str.isalnum, last)):
+            times = 2
+            while times < 50 and tail[-(times + 1) * width : -times * width] == last:
+                times += 1
+            best = max(best, times)
+        place = tail.rfind(end, max(0, len(tail) - 62), place + 1)
     return float(best)
+
+
+def _over(part: NDArray[np.generic], whole: NDArray[np.generic]) -> Column:
+    result: Column = np.divide(part, whole, out=np.zeros(len(whole)), where=np.asarray(whole) > 0)
+    return result

@@ -16,10 +16,10 @@ import numpy as np
 
 from filters.calibration import Calibration, log_odds
 from filters.features import FEATURES, SETS, Features, compute
-from filters.figures import quality, report, resampled
 from filters.labels import Label
+from filters.quality import quality, report, resampled
 from filters.rules import Certified, Precision, Rule, Rules, RuleSet
-from filters.scores import LABELS, Scores, views
+from filters.scores import LABELS, Scores, score_name, views
 from filters.search import fit_rules, fit_scored
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     Texts = NDArray[np.str_]
 
 WRITTEN = "written"
+FOLLOW_UP = LABELS.index(Label.FOLLOW_UP.value)
 FOLDS = 5
 REPLICATES = 200
 LEAST_SAMPLED = 200
@@ -39,6 +40,9 @@ STRENGTH = 0.03
 """Inverse of the ridge penalty on the scores' weights; chosen once by cross-validation on the shipped turns."""
 RARE = 0.3
 """Turns of a label count (1 / its share) to this power, so that rare labels are heard."""
+WEIGHT = {"labels": 1.0, "genuine": 6.0}
+"""How much a sampled turn counts against a written one: alike where labels are told apart, since written turns show all
+of them; much more for p_genuine, which is about what models really write. Chosen by cross-validation."""
 
 _NOT_SCORED = ("control",)
 """Text features without a weight: a control token decides by its rule, and must never raise p_genuine."""
@@ -154,7 +158,7 @@ def learn_set(name: str, judged: Judged, seed: int = 0) -> RuleSet:
     given, fired, p = np.empty(n, dtype="U32"), np.full(n, "", dtype=object), np.empty(n)
     for fold in range(FOLDS):
         inside, outside = np.flatnonzero(judged.folds != fold), np.flatnonzero(judged.folds == fold)
-        learned = _assemble(name, judged.take(inside), fitted.without(fold), fitted.held_out(fold)[inside])
+        learned = _assemble(name, judged.take(inside), fitted.without(fold), fitted.held_out(fold).take(inside))
         prepared = learned.prepare(judged.features.take(outside))
         decided = learned.decide(prepared)
         rules = [learned.rules[index] if index >= 0 else None for index in decided]
@@ -167,7 +171,8 @@ def learn_set(name: str, judged: Judged, seed: int = 0) -> RuleSet:
         final,
         rules=tuple(replace(rule, precision=_precisions(rule, fired, judged)) for rule in final.rules),
         calibration=replace(
-            _platt(judged, held_out, _replicas(judged, held_out, seed)),
+            _platt(judged, held_out),
+            replicates=_replicas(judged, held_out, seed),
             figures={
                 where: quality(judged.genuine[rows], p[rows], judged.groups[rows], judged.folds[rows], seed)
                 for where, rows in _sources(judged).items()
@@ -181,47 +186,61 @@ def learn_set(name: str, judged: Judged, seed: int = 0) -> RuleSet:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Scored:
+    """Held-out scores of some turns: of each label, shape (n, 9), and the one that p_genuine is calibrated from."""
+
+    labels: Matrix
+    genuine: Matrix
+
+    def take(self, rows: NDArray[np.intp]) -> _Scored:
+        return _Scored(self.labels[rows], self.genuine[rows])
+
+
 class _Fitted:
-    """Scores learned without some folds, each fitted once."""
+    """The two score models learned without some folds, each fitted once."""
 
     def __init__(self, name: str, judged: Judged) -> None:
         self._name = name
         self._judged = judged
-        self._scores: dict[frozenset[int], Scores] = {}
+        self._scores: dict[frozenset[int], tuple[Scores, Scores]] = {}
 
-    def without(self, *folds: int) -> Scores:
+    def without(self, *folds: int) -> tuple[Scores, Scores]:
         key = frozenset(folds)
         if key not in self._scores:
-            rows = np.flatnonzero(~np.isin(self._judged.folds, list(key)))
-            self._scores[key] = fit_scores(self._name, self._judged.take(rows))
+            inside = self._judged.take(np.flatnonzero(~np.isin(self._judged.folds, list(key))))
+            self._scores[key] = (
+                fit_scores(self._name, inside, WEIGHT["labels"]),
+                fit_scores(self._name, inside, WEIGHT["genuine"]),
+            )
         return self._scores[key]
 
-    def held_out(self, *left_out: int) -> Matrix:
-        """Scores of every turn by a model that saw neither its fold nor those left out, shape (n, 9).
-
-        Rows of the folds left out are NaN.
-        """
+    def held_out(self, *left_out: int) -> _Scored:
+        """Scores of every turn by models that saw neither its fold nor those left out; NaN for the latter's turns."""
         folds = self._judged.folds
-        scores = np.full((len(folds), len(LABELS)), np.nan)
+        labels, genuine = np.full((len(folds), len(LABELS)), np.nan), np.full(len(folds), np.nan)
         for fold in set(range(FOLDS)) - set(left_out):
             rows = np.flatnonzero(folds == fold)
-            scores[rows] = self.without(fold, *left_out).probabilities(self._judged.features.take(rows))
-        return scores
+            features = self._judged.features.take(rows)
+            first, second = self.without(fold, *left_out)
+            labels[rows] = first.probabilities(features)
+            genuine[rows] = second.probabilities(features)[:, FOLLOW_UP]
+        return _Scored(labels, genuine)
 
 
-def fit_scores(name: str, judged: Judged) -> Scores:
-    """The scores of one set: ridge-penalised multinomial regression on standardised views of the features."""
+def fit_scores(name: str, judged: Judged, sampled_weight: float) -> Scores:
+    """Scores of one set: ridge-penalised multinomial regression on standardised views of the features."""
     from sklearn.linear_model import LogisticRegression
 
     inputs = INPUTS[name]
     raw = judged.features.matrix(inputs)
-    low, high = (np.nanpercentile(raw, q, axis=0) for q in (0.5, 99.5))
-    center = np.nanmean(views(raw, low, high), axis=0)
-    design = views(raw, low, high, center)
-    scale = design.std(axis=0)
+    low, high = (np.percentile(np.nan_to_num(raw, nan=0.0), q, axis=0) for q in (0.5, 99.5))
+    design = views(raw, low, high)
+    center, scale = design.mean(axis=0), design.std(axis=0)
     scale = np.where(scale > 1e-9, scale, 1.0)
     shares = {label: float((judged.labels == label).mean()) for label in np.unique(judged.labels)}
     weights = np.array([(1 / (len(shares) * shares[label])) ** RARE for label in judged.labels])
+    weights = weights * np.where(judged.sampled, sampled_weight, 1.0)
     model = LogisticRegression(C=STRENGTH, max_iter=300, tol=1e-3)
     model.fit((design - center) / scale, judged.labels, sample_weight=weights)
     # A label nobody gave has no row: weights 0 and an intercept far below the others.
@@ -239,31 +258,27 @@ def fit_scores(name: str, judged: Judged) -> Scores:
     )
 
 
-def _assemble(name: str, judged: Judged, scores: Scores, held_out: Matrix) -> RuleSet:
+def _assemble(name: str, judged: Judged, scores: tuple[Scores, Scores], held_out: _Scored) -> RuleSet:
     """Rules on features, then rules on scores; the thresholds of the latter are put on held-out scores."""
     calibration = _platt(judged, held_out)
     readable = fit_rules(name, judged.features, judged.labels, judged.sampled)
-    columns = {f"score_{label}": held_out[:, column] for column, label in enumerate(LABELS)}
-    p = calibration.probability(held_out[:, LABELS.index(Label.FOLLOW_UP.value)])
-    prepared = judged.features.plus({**columns, "p_genuine": p})
+    columns = {score_name(label): held_out.labels[:, column] for column, label in enumerate(LABELS)}
+    prepared = judged.features.plus({**columns, "p_genuine": calibration.probability(held_out.genuine)})
     decided = RuleSet(name, readable).decide(prepared)
     fired = np.array([readable[index].label.value if index >= 0 else "" for index in decided], dtype="U32")
     scored = fit_scored(prepared, judged.labels, judged.sampled, fired)
-    return RuleSet(name, (*readable, *scored), scores, calibration)
+    return RuleSet(name, (*readable, *scored), *scores, calibration)
 
 
-def _platt(
-    judged: Judged, held_out: Matrix, replicates: tuple[tuple[float, float], ...] = ((1.0, 0.0),)
-) -> Calibration:
+def _platt(judged: Judged, held_out: _Scored) -> Calibration:
     rows = np.flatnonzero(judged.sampled)
-    slope, intercept = _line(held_out[rows, LABELS.index(Label.FOLLOW_UP.value)], judged.genuine[rows])
-    return Calibration(slope, intercept, replicates, {})
+    return Calibration(*_line(held_out.genuine[rows], judged.genuine[rows]), ((1.0, 0.0),), {})
 
 
-def _replicas(judged: Judged, held_out: Matrix, seed: int) -> tuple[tuple[float, float], ...]:
+def _replicas(judged: Judged, held_out: _Scored, seed: int) -> tuple[tuple[float, float], ...]:
     """The line on bootstrap resamples of the conversations with sampled turns."""
     rows = np.flatnonzero(judged.sampled)
-    score, genuine = held_out[rows, LABELS.index(Label.FOLLOW_UP.value)], judged.genuine[rows]
+    score, genuine = held_out.genuine[rows], judged.genuine[rows]
     rng = np.random.default_rng(seed)
     drawn = (resampled(judged.groups[rows], rng) for _ in range(REPLICATES))
     return tuple(_line(score[picked], genuine[picked]) for picked in drawn)
@@ -317,7 +332,7 @@ def _certified(learned: RuleSet, apart: Judged, wanted: Mapping[str, float]) -> 
 
 def lower_bound(right: int, n: int, confidence: float = 0.95) -> float:
     """Exact lower one-sided bound of a proportion (Clopper & Pearson 1934); 0 without a hit."""
-    from scipy.stats import beta
+    from scipy.stats import beta  # type: ignore[import-untyped]
 
     return round(float(beta.ppf(1 - confidence, right, n - right + 1)), 4) if right else 0.0
 

@@ -158,14 +158,16 @@ class RuleSet:
 
     Attributes:
         name: `text` or `full` (`features.SETS`).
-        scores: None where no rule tests a score.
-        calibration: Of the score of follow_up; None without scores.
+        scores: Tell the labels apart; None where no rule tests a score.
+        genuine: The like, learned foremost from sampled turns: its score of follow_up becomes p_genuine.
+        calibration: Of that score. None without scores.
         held_out: Cross-validated figures of the whole set: labels, genuine, confusion.
     """
 
     name: str
     rules: tuple[Rule, ...]
     scores: Scores | None = None
+    genuine: Scores | None = None
     calibration: Calibration | None = None
     held_out: Mapping[str, Any] = field(default_factory=dict)
 
@@ -177,13 +179,17 @@ class RuleSet:
 
     def prepare(self, features: Features) -> Features:
         """The features with the columns of `features.SCORES`; NaN without scores."""
-        if self.scores is None:
+        if self.scores is None or self.genuine is None or self.calibration is None:
             unknown = np.full(len(features), np.nan)
             return features.plus({**{score_name(label): unknown for label in LABELS}, "p_genuine": unknown})
         scores = self.scores.probabilities(features)
         columns = {score_name(label): scores[:, column] for column, label in enumerate(LABELS)}
-        own = columns[score_name(Label.FOLLOW_UP)]
-        return features.plus({**columns, "p_genuine": self.calibration.probability(own) if self.calibration else own})
+        return features.plus({**columns, "p_genuine": self.calibration.probability(self.follow_up(features))})
+
+    def follow_up(self, features: Features) -> NDArray[np.float64]:
+        """The score that p_genuine is calibrated from, shape (n,). The set must have scores."""
+        assert self.genuine is not None  # noqa: S101
+        return self.genuine.probabilities(features)[:, LABELS.index(Label.FOLLOW_UP.value)]
 
     def knows(self, features: Features) -> NDArray[np.bool_]:
         """Which rows have what the set needs; shape (n,). `text` knows all."""
@@ -318,19 +324,26 @@ def _rule_set(name: str, data: Any, place: str) -> RuleSet:
         foreign = rule.tiers - {*SETS[name], "score"}
         if foreign:
             raise RulesError(f"{place}: rule {rule.name!r} reads the {min(foreign)} tier, which {name!r} is without")
-    scores = Scores.from_json(data["scores"], f"{place}.scores") if data.get("scores") is not None else None
-    calibration = data.get("calibration")
-    if scores is None:
+    given = [part for part in ("scores", "genuine", "calibration") if data.get(part) is not None]
+    if len(given) in (1, 2):
+        raise RulesError(
+            f"{place} has {' and '.join(given)}; scores, genuine and calibration come together or not at all"
+        )
+    scores, genuine = (
+        Scores.from_json(data[part], f"{place}.{part}") if given else None for part in ("scores", "genuine")
+    )
+    if scores is None or genuine is None:
         for rule in rules:
             if "score" in rule.tiers:
                 raise RulesError(f"{place}: rule {rule.name!r} tests a score, but the set has no `scores`")
-    elif not {FEATURES[feature].tier for feature in scores.inputs} <= set(SETS[name]):
+    elif not {FEATURES[feature].tier for feature in (*scores.inputs, *genuine.inputs)} <= set(SETS[name]):
         raise RulesError(f"{place}.scores reads a tier which {name!r} is without")
     return RuleSet(
         name,
         rules,
         scores,
-        Calibration.from_json(calibration, f"{place}.calibration") if calibration is not None else None,
+        genuine,
+        Calibration.from_json(data["calibration"], f"{place}.calibration") if given else None,
         _mapping(data, "held_out"),
     )
 
@@ -435,6 +448,7 @@ def _set_as_json(rule_set: RuleSet) -> dict[str, Any]:
         "rules": [_rule_as_json(rule) for rule in rule_set.rules],
         "held_out": dict(rule_set.held_out),
         "scores": rule_set.scores.to_json() if rule_set.scores else None,
+        "genuine": rule_set.genuine.to_json() if rule_set.genuine else None,
         "calibration": rule_set.calibration.to_json() if rule_set.calibration else None,
     }
 

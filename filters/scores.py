@@ -37,7 +37,7 @@ class Scores:
     Attributes:
         inputs: k feature names.
         low, high: k bounds; nothing is extrapolated beyond them.
-        center: 3k means of the views; an unknown value counts as the mean, contributions are against it.
+        center: 3k means of the views; contributions are against them.
         weights: One row of 3k weights per label, in the order of `LABELS`.
         intercepts: One per label.
     """
@@ -50,8 +50,8 @@ class Scores:
     intercepts: tuple[float, ...]
 
     def design(self, features: Features) -> Matrix:
-        """The views of every row, shape (n, 3k), the mean where a feature is unknown."""
-        return views(features.matrix(self.inputs), np.array(self.low), np.array(self.high), np.array(self.center))
+        """The views of every row, shape (n, 3k)."""
+        return views(features.matrix(self.inputs), np.array(self.low), np.array(self.high))
 
     def known(self, features: Features) -> NDArray[np.bool_]:
         """Which rows have all signals that the scores read; text features are always there. Shape (n,)."""
@@ -116,14 +116,14 @@ class Scores:
         )
 
 
-def views(values: Matrix, low: Matrix, high: Matrix, center: Matrix | None = None) -> Matrix:
-    """Columns value, log, above 0 of each feature after clipping; shape (n, 3k). NaN stays unless `center` is given."""
-    clipped = np.clip(values, low, high)
-    stacked = np.stack(
-        [clipped, np.sign(clipped) * np.log1p(np.abs(clipped)), np.where(np.isnan(clipped), np.nan, clipped > 0)],
-        axis=2,
-    ).reshape(len(values), VIEWS * values.shape[1])
-    return stacked if center is None else np.where(np.isnan(stacked), center, stacked)
+def views(values: Matrix, low: Matrix, high: Matrix) -> Matrix:
+    """Columns value, log, above 0 of each feature after clipping; shape (n, 3k).
+
+    Unknown counts as 0: a turn whose finish reason nobody recorded was not cut.
+    """
+    clipped = np.clip(np.nan_to_num(values, nan=0.0), low, high)
+    stacked = np.stack([clipped, np.sign(clipped) * np.log1p(np.abs(clipped)), clipped > 0], axis=2)
+    return np.asarray(stacked.reshape(len(values), VIEWS * values.shape[1]), dtype=np.float64)
 
 
 def softmax(logits: Matrix) -> Matrix:

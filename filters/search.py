@@ -78,6 +78,12 @@ def _spares(fires: Flags, genuine: Flags, sampled: Flags) -> bool:
     return True
 
 
+WANTED = {
+    Label.PROMPT_RESTATEMENT.value: 0.96,
+    Label.IDENTITY_LEAKAGE.value: 0.92,
+    Label.META_PLANNING.value: 0.92,
+}
+"""Precision on written turns below which the objective falls steeply: faults that must not be cried without cause."""
 _GRID = tuple(round(0.1 + 0.025 * step, 3) for step in range(33))
 _ROUNDS = 3
 
@@ -138,7 +144,14 @@ def _objective(given: NDArray[np.str_], labels: NDArray[np.str_], sampled: Flags
     written = ~sampled
     genuine = [f1(given[rows], labels[rows], Label.FOLLOW_UP.value) for rows in (sampled, written)]
     each = [f1(given[written], labels[written], label.value) for label in Label if (labels[written] == label).any()]
-    return float(np.mean([*genuine, np.mean(each)]))
+    short = [max(0.0, wanted - precision(given[written], labels[written], label)) for label, wanted in WANTED.items()]
+    return float(np.mean([*genuine, np.mean(each)])) - sum(short)
+
+
+def precision(given: NDArray[np.str_], truth: NDArray[np.str_], label: str) -> float:
+    """Share of right ones where the label was given; 1 where it never was."""
+    found = given == label
+    return float((truth[found] == label).mean()) if found.any() else 1.0
 
 
 def f1(given: NDArray[np.str_], truth: NDArray[np.str_], label: str) -> float:

@@ -1,7 +1,8 @@
-"""Text into comparable units that need no spaces between words.
+"""What a comparable unit is, and which of them say nothing about a subject.
 
 A unit is a stemmed word, or, in scripts written without spaces (Han, kana, Thai, Lao, Khmer, Burmese), a pair of
-neighbouring characters. The stem is crude on purpose (a prefix): it has to serve languages we know nothing about.
+neighbouring characters. The stem is the first six letters, a plural -s dropped: crude on purpose, for it has to serve
+languages we know nothing about. `tokens.py` finds them.
 """
 
 from __future__ import annotations
@@ -62,91 +63,28 @@ _GENERIC = (
     "اشرح مثال أمثلة المزيد تفاصيل مثير فهمت"
 )
 
-_WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
-_UNSPACED = re.compile(
-    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\uff66-\uff9f"
-    "\U00020000-\U0003134f]+"
-)
-_SENTENCE = re.compile(r"(?<=[.!?。！？؟।])\s+|(?<=[。！？])|\n+")
 _INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff]")
-_NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 
 
-def stem(word: str) -> str:
-    """First six characters, the plural -s dropped: `models` and `modelling` meet, `model` and `mode` do not."""
-    if len(word) > 3 and word.endswith("s") and not word.endswith("ss"):
-        word = word[:-1]
-    return word[:6]
+def normal(text: str) -> str:
+    """NFKC."""
+    if text.isascii() or unicodedata.is_normalized("NFKC", text):
+        return text
+    return unicodedata.normalize("NFKC", text)
 
 
 def plain(text: str) -> str:
     """NFKC without invisible characters, so that they hide no cue. Case is kept."""
     if text.isascii():
         return text
-    return _INVISIBLE.sub("", unicodedata.normalize("NFKC", text))
-
-
-def units(text: str) -> list[str]:
-    """Units of plain text in order, casefolded."""
-    found: list[str] = []
-    for word in _WORD.findall(text.casefold()):
-        if word.isascii() or not _UNSPACED.search(word):
-            found.append(stem(word.replace("'", "").replace("’", "")))
-            continue
-        position = 0
-        for run in _UNSPACED.finditer(word):
-            if run.start() > position:
-                found.append(stem(word[position : run.start()]))
-            piece = run.group()
-            found.extend([piece] if len(piece) == 1 else [piece[i : i + 2] for i in range(len(piece) - 1)])
-            position = run.end()
-        if position < len(word):
-            found.append(stem(word[position:]))
-    return found
-
-
-def numbers(text: str) -> set[str]:
-    """Numbers as written, grouping marks dropped."""
-    return {found.replace(",", "") for found in _NUMBER.findall(text)}
-
-
-def sentences(text: str) -> list[str]:
-    """Sentences and lines that hold anything."""
-    return [piece for piece in _SENTENCE.split(text) if piece and not piece.isspace()]
+    return _INVISIBLE.sub("", normal(text))
 
 
 LANGUAGES: dict[str, frozenset[str]] = {name: frozenset(words.split()) for name, words in _BY_LANGUAGE.items()}
 """Function words, unstemmed, by ISO 639-1 code."""
 
-EMPTY: frozenset[str] = frozenset(
-    stem(word.replace("'", "")) for words in (*_BY_LANGUAGE.values(), _COURTESY) for word in words.split()
-)
-"""Units of function words and courtesy: they have no content."""
+EMPTY_WORDS = frozenset(word for words in (*_BY_LANGUAGE.values(), _COURTESY) for word in words.split())
+"""Function words and courtesy: their units have no content."""
 
-GENERIC: frozenset[str] = frozenset(stem(word) for word in _GENERIC.split())
-"""Units that fit into a remark about anything."""
-
-
-def speaks_other(text: str) -> bool:
-    """Whether a short text is plainly in a listed language other than English. Gibberish and other scripts are not."""
-    words = _WORD.findall(text[:1000].casefold())
-    if len(words) < 4:
-        return False
-    english = sum(word in LANGUAGES["en"] for word in words)
-    other = max(sum(word in listed for word in words) for name, listed in LANGUAGES.items() if name != "en")
-    return other >= 2 * english + 2 and other >= 0.25 * len(words)
-
-
-def is_english(text: str) -> bool:
-    """Whether the models of the embedding and likelihood tiers, which know little but English, can judge this text.
-
-    Mostly Latin letters, and English function words at least as frequent as those of any other listed language.
-    Text with too few function words to tell (code, a bare number) counts as English.
-    """
-    text = text[:3000].casefold()
-    letters = [char for char in text if char.isalpha()]
-    if letters and sum(char < "\u0250" for char in letters) < 0.7 * len(letters):
-        return False
-    words = _WORD.findall(text)
-    counts = {name: sum(word in listed for word in words) for name, listed in LANGUAGES.items()}
-    return counts["en"] >= max(counts.values()) or max(counts.values()) < 0.08 * len(words)
+GENERIC_WORDS = frozenset(_GENERIC.split())
+"""Words whose units fit into a remark about anything."""

@@ -1,0 +1,38 @@
+"""Which language, as far as function words and scripts tell."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from filters.context import Batch
+from filters.tokens import Tokens
+from filters.vocabulary import ENGLISH
+
+
+def english(batch: Batch) -> NDArray[np.bool_]:
+    """Whether the models of the embedding and likelihood tiers, which know little but English, can judge a row.
+
+    The answer and the last user message have mostly Latin letters, and English function words at least as frequent as
+    those of any other listed language (text with too few function words to tell, such as code, counts as English); and
+    the turn is not plainly in another listed language. Gibberish and other scripts in the turn are for them to judge.
+    Shape (n,).
+    """
+    answers, users = batch.answer_tokens, batch.user_tokens
+    words = batch.conversation(answers.counts, users.counts)
+    letters = batch.conversation(*(_sizes(tokens, tokens.size) for tokens in (answers, users)))
+    latin = batch.conversation(*(_sizes(tokens, tokens.size * tokens.latin) for tokens in (answers, users)))
+    own, said = batch.function_words
+    most = said.max(axis=1)
+    mostly = (latin >= 0.7 * letters) & ((said[:, ENGLISH] >= most) | (most < 0.08 * words))
+    return np.asarray(mostly & ~_plainly_other(own, batch.turn_tokens.counts), dtype=np.bool_)
+
+
+def _sizes(tokens: Tokens, sizes: NDArray[np.int32]) -> NDArray[np.intp]:
+    return np.bincount(tokens.owner, weights=sizes, minlength=len(tokens.counts)).astype(np.intp)
+
+
+def _plainly_other(listed: NDArray[np.intp], words: NDArray[np.intp]) -> NDArray[np.bool_]:
+    other = np.delete(listed, ENGLISH, axis=1).max(axis=1)
+    plain = (words >= 4) & (other >= 2 * listed[:, ENGLISH] + 2) & (other >= 0.25 * words)
+    return np.asarray(plain, dtype=np.bool_)
