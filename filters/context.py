@@ -88,7 +88,7 @@ class Batch:
         answer_of = [distinct_answers.setdefault(text, len(distinct_answers)) for text in bounded]
         pairs = [
             [distinct_users.setdefault((text or "")[:ANSWER_LIMIT], len(distinct_users)) for text in texts or ()]
-            for texts in (history[-HISTORY_LIMIT:] if history else () for history in histories)
+            for texts in (_remembered(history or ()) for history in histories)
         ]
         read_turns = [plain(_ends(turn or "")) for turn in turns]
         read_answers = [normal(text) for text in distinct_answers]
@@ -139,3 +139,8 @@ def _without_control(turn: str, known: set[str]) -> tuple[str, int]:
 def _ends(turn: str) -> str:
     """A turn of bounded length: of a long one the beginning and the end."""
     return turn if len(turn) <= TURN_LIMIT else f"{turn[: TURN_LIMIT - 1000]}\n{turn[-1000:]}"
+
+
+def _remembered(history: Sequence[str | None]) -> Sequence[str | None]:
+    """Of a long history the first message, which is the prompt, and the latest."""
+    return history if len(history) <= HISTORY_LIMIT else [history[0], *history[1 - HISTORY_LIMIT :]]
