@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from filters.rules import Rule, Threshold
 
 _VERBS = {"opens": "open", "ends": "end", "starts": "start"}
+_STATES = ("cut", "in")
+"""What a flag's words begin with: `it opens …`, `it is cut …`."""
 
 
 def sentence(rule: Rule) -> str:
@@ -34,10 +36,10 @@ def condition(test: Threshold) -> str:
     says = feature.says
     first = says.split()[0]
     if (feature.low, feature.high) == (0, 1):
-        if first in (*_VERBS, "cut"):
+        if first in (*_VERBS, *_STATES):
             # A value above 0 is asked for by >=, one below 1 by <=; else the test says nothing or never holds.
-            plain = f"it is {says}" if first == "cut" else f"it {says}"
-            denied = f"it is not {says}" if first == "cut" else f"it does not {_VERBS[first]}{says[len(first) :]}"
+            plain = f"it is {says}" if first in _STATES else f"it {says}"
+            denied = f"it is not {says}" if first in _STATES else f"it does not {_VERBS[first]}{says[len(first) :]}"
             if least and 0 < test.value <= 1:
                 return plain
             if not least and 0 <= test.value < 1:
@@ -66,8 +68,10 @@ def valued(feature: str, value: float) -> str:
         first = entry.says.split()[0]
         if first == "share":
             return f"{value * 100:.3g}%"
-        if first in (*_VERBS, "cut") and value in (0, 1):
+        if first in (*_VERBS, *_STATES) and value in (0, 1):
             return "yes" if value else "no"
+    if 0 < abs(value) < 0.001:
+        return f"{value:.3f}"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 

@@ -282,5 +282,5 @@ def test_sentences_join_their_tests() -> None:
 
 
 def test_values_in_words() -> None:
-    given = {"query_cover": 0.715, "cut": 1, "ends": 0, "chars": 1234.0, "cos_query": float("nan")}
-    assert [valued(*entry) for entry in given.items()] == ["71.5%", "yes", "no", "1,234", "unknown"]
+    given = {"query_cover": 0.715, "cut": 1, "ends": 0, "chars": 1234.0, "cos_query": float("nan"), "p_genuine": 1e-5}
+    assert [valued(*entry) for entry in given.items()] == ["71.5%", "yes", "no", "1,234", "unknown", "0.000"]
