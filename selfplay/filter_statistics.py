@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 PASSED = Label.FOLLOW_UP.value
 """The label of turns on which no rule fired. They passed; nobody judged them follow-ups, and no line may say so."""
 
-ESTIMATED_ROWS = 100_000
+ESTIMATED_ROWS = 30_000
 """The estimate looks at this many rows at most, so that memory stays bounded."""
 
 

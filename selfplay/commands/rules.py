@@ -26,8 +26,9 @@ def command() -> None:
       change the order    move it: the first rule that fires decides
 
     `full` decides turns in English that have all signals, `text` the others. A rule fires when all its tests hold; a
-    test on what is not known never holds. `selfplay rules features` lists what can be tested. A mistake gets one line that says where it is. Figures such as precision and
-    support belong to the rule as it was learned: take them out of one you edit.
+    test on what is not known never holds. `selfplay rules features` lists what can be tested. A mistake gets one line
+    that says where it is. Figures such as precision and support belong to the rule as it was learned: take them out
+    of one you edit.
     """
 
 

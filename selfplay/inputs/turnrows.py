@@ -22,6 +22,7 @@ from selfplay.atomic import replacing
 from selfplay.core import Message
 from selfplay.errors import UsageError
 from selfplay.inputs.conversations import content_id
+from selfplay.inputs.parquet_parts import parquet_rows
 from selfplay.inputs.quarantine import BadRow, Quarantine
 from selfplay.inputs.reading import good_rows
 from selfplay.inputs.rows import json_value
@@ -94,16 +95,13 @@ def turn_row_writer(path: str, columns: Sequence[str]) -> Iterator[Callable[[pl.
         UsageError: The file cannot be written.
     """
     if path.endswith(".parquet"):
-        rows: list[dict[str, Any]] = []
+        with _replacing(path) as place, parquet_rows(place, path) as add:
 
-        def keep(table: pl.DataFrame) -> int:
-            rows.extend(_merged(table, columns))
-            return len(table)
+            def keep(table: pl.DataFrame) -> int:
+                add(_merged(table, columns))
+                return len(table)
 
-        with _replacing(path) as place:
             yield keep
-            # The whole input decides the types: a column may be absent from the first thousand rows.
-            pl.DataFrame(rows, infer_schema_length=None, strict=False).write_parquet(place)
         return
 
     with _open_for_writing(path) as out:
