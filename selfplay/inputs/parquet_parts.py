@@ -14,7 +14,7 @@ import polars as pl
 from selfplay.errors import UsageError
 from selfplay.terminal import one_line
 
-ROWS = 50_000
+ROWS = 10_000
 """Rows of a part. All of them decide its types: a column may be absent from the first thousand."""
 
 Rows = Iterable[dict[str, Any]]
