@@ -111,7 +111,15 @@ def test_no_copy_is_genuine_whatever_the_language(first: str, last: str, answer:
 @settings(max_examples=60, deadline=None)
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=300), messages)
 def test_no_copy_of_any_text_is_genuine(text: str, answer: str) -> None:
-    for labelled in by_both_sets(rows([text, text.strip(), text.upper(), text.lower()], [text], answer)):
+    """In another case too, for letters that stay one letter then: Turkish and Armenian have some that do not."""
+    cases = [changed for changed in (text.upper(), text.lower()) if len(changed) == len(text)]
+    for labelled in by_both_sets(rows([text, text.strip(), *cases], [text], answer)):
+        assert labelled.filter("genuine")["turn"].to_list() == []
+
+
+@pytest.mark.parametrize("text", ["Straße?", "Wie groß ist der Fuß einer Straßenlaterne, außen gemessen?"])
+def test_a_letter_that_is_two_in_capitals_hides_no_copy(text: str) -> None:
+    for labelled in by_both_sets(rows([text.upper(), text.swapcase(), text.lower()], [text], ANSWER)):
         assert labelled.filter("genuine")["turn"].to_list() == []
 
 
