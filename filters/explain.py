@@ -79,6 +79,11 @@ def contributions(rules: RuleSet, prepared: Features, row: int, label: Label) ->
     return rules.scores.contributions(prepared, row, label) if rules.scores else []
 
 
+def likelihood(rules: RuleSet, prepared: Features, row: int) -> list[Contribution]:
+    """What each feature adds to the linear part of p_genuine on one turn, the largest first; empty without scores."""
+    return rules.genuine.contributions(prepared, row, Label.FOLLOW_UP) if rules.genuine else []
+
+
 def brief(rules: RuleSet, prepared: Features, row: int, label: Label, rule: str | None, why: str | None) -> list[str]:
     """The short form: the rule that decided with its values, and the largest contributions to the label's score.
 

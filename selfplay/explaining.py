@@ -11,7 +11,7 @@ import polars as pl
 from rich.text import Text
 
 from filters import label
-from filters.explain import TOP, Said, contributions, explain, told
+from filters.explain import TOP, Said, contributions, explain, likelihood, told
 from filters.features import Features, compute
 from filters.labels import Label
 from filters.rules import RuleSet
@@ -150,4 +150,14 @@ def _scores(page: Page, rules: RuleSet, prepared: Features, everything: bool) ->
         adds = ", ".join(map(told, found[each] if everything else found[each][:TOP]))
         page.line(
             Text.assemble(f"{each.value:{width}}  ", (f"{score:.2f}", "bold"), f"  {adds}"), indent=4, hang=width + 8
+        )
+    p, entries = float(prepared.values["p_genuine"][0]), likelihood(rules, prepared, 0)
+    if entries:
+        adds = ", ".join(map(told, entries if everything else entries[:TOP]))
+        page.line()
+        page.line(Text("p_genuine before the bound that a rule sets, and what adds to its linear part", style="bold"))
+        page.line(
+            Text.assemble(f"{Label.FOLLOW_UP.value:{width}}  ", (f"{p:.2f}", "bold"), f"  {adds}"),
+            indent=4,
+            hang=width + 8,
         )

@@ -159,11 +159,14 @@ def test_explain_shows_the_tail_of_the_conversation_and_each_labels_score(turns:
     text = invoke("explain", turns, "--rules", "text").stdout
     assert text.startswith("(2 earlier messages)\nassistant  They do.\nuser       How do I keep")
     assert "turn       15 cm seems close" in text
-    scores = text[text.index("\nScores") :].strip().split("\n")[1:]
+    told, likelihood = text[text.index("\nScores") :].strip().split("\n\n")
+    scores = told.split("\n")[1:]
     assert sorted(line.split()[0] for line in scores) == sorted(Label)
     values = [float(line.split()[1]) for line in scores]
     assert values == sorted(values, reverse=True)
     assert sum(values) == pytest.approx(1, abs=0.05)
+    p = text.split("p_genuine  ")[1].split("\n")[0]
+    assert likelihood.split("\n")[1].split()[:2] == ["follow_up", p]
 
 
 @pytest.mark.parametrize(
