@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,7 +9,6 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from filters.cues import CONTROL
 from filters.patterns import spell
 from filters.tokens import Tokens, tokenise
 from filters.units import normal, plain
@@ -27,9 +25,7 @@ class Batch:
     """n turns with their conversations.
 
     Attributes:
-        turns: NFKC without invisible characters and without the control tokens counted in `control`; n of them.
-        control: Control tokens of the turn that its conversation is not about; shape (n,). They are taken out of the
-            text, so that no other feature, and with them p_genuine, can rise through one.
+        turns: NFKC without invisible characters; n of them.
         reasons: Finish reasons, None where unknown.
         answers: The distinct answers, and `answer_of` says which one each row has; shape (n,).
         users: The distinct earlier user messages.
@@ -38,7 +34,6 @@ class Batch:
     """
 
     turns: list[str]
-    control: NDArray[np.float64]
     reasons: list[str | None]
     answers: list[str]
     answer_of: NDArray[np.intp]
@@ -88,19 +83,13 @@ class Batch:
         answer_of = [distinct_answers.setdefault(text, len(distinct_answers)) for text in bounded]
         pairs = [
             [distinct_users.setdefault((text or "")[:ANSWER_LIMIT], len(distinct_users)) for text in texts or ()]
-            for texts in (history[-HISTORY_LIMIT:] if history else () for history in histories)
+            for texts in (_remembered(history or ()) for history in histories)
         ]
         read_turns = [plain(_ends(turn or "")) for turn in turns]
         read_answers = [normal(text) for text in distinct_answers]
         read_users = [plain(text) for text in distinct_users]
-        control = np.zeros(len(read_turns))
-        for row, turn in enumerate(read_turns):
-            if _MAY_CONTROL.search(turn) and CONTROL.search(turn):
-                known = [read_answers[answer_of[row]], *(read_users[user] for user in pairs[row])]
-                read_turns[row], control[row] = _without_control(turn, set(CONTROL.findall("\n".join(known))))
         return cls(
             turns=read_turns,
-            control=control,
             reasons=list(reasons),
             answers=read_answers,
             answer_of=np.array(answer_of, dtype=np.intp),
@@ -114,28 +103,11 @@ class Batch:
         )
 
 
-_MAY_CONTROL = re.compile(r"[<>\[｜]")
-
-
-def _without_control(turn: str, known: set[str]) -> tuple[str, int]:
-    """The turn without control tokens that are not known, and how many those were."""
-    found = 0
-
-    def replaced(token: re.Match[str]) -> str:
-        nonlocal found
-        if token.group() in known:
-            return token.group()
-        found += 1
-        return ""
-
-    for _ in range(3):  # Taking one out may join what makes another: <|<|im_end|>im_end|>.
-        shorter = CONTROL.sub(replaced, turn)
-        if shorter == turn:
-            break
-        turn = shorter
-    return turn, found
-
-
 def _ends(turn: str) -> str:
     """A turn of bounded length: of a long one the beginning and the end."""
     return turn if len(turn) <= TURN_LIMIT else f"{turn[: TURN_LIMIT - 1000]}\n{turn[-1000:]}"
+
+
+def _remembered(history: Sequence[str | None]) -> Sequence[str | None]:
+    """Of a long history the first message, which is the prompt, and the latest."""
+    return history if len(history) <= HISTORY_LIMIT else [history[0], *history[1 - HISTORY_LIMIT :]]

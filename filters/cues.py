@@ -40,9 +40,14 @@ CONTROL = re.compile(
     r"<\|[^<>|\n]{1,40}\|?>?"  # ChatML, Llama 3, Phi, harmony, GLM; cut ones too
     r"|[^\s<|>]{0,24}\|>"
     r"|<｜[^<>｜\n]{1,40}｜>"  # DeepSeek
-    r"|\[/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|TOOL_CONTENT|THINK|gMASK|MASK)\]"
-    r"|<</?SYS>>|</?s>|<(?:start|end)_of_(?:turn|image|text)>|<(?:bos|eos|pad|unk|sop|eop|mask|sep|cls)>"
-    r"|</?(?:think|tool_call|tool_response|tools|answer|reasoning|reponame|file_sep|fim_[a-z]{3,6}|jupyter_[a-z]{3,12})>"
+    r"|\[/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|TOOL_CONTENT|THINK|gMASK|MASK|CALL_ID|PREFIX"
+    r"|SUFFIX|MIDDLE|BOS|EOS|PAD|CLS|SEP|IMG|IMG_BREAK|IMG_END|BEGIN_AUDIO)\]|\[ARGS\](?=\s?\{)"
+    r"|\[\|[A-Za-z_]{2,24}\|\]|\]~!b\[|\[e~\["  # EXAONE, MiniMax
+    r"|<</?SYS>>|</?s>|<(?:start|end)_of_(?:turn|image|text|role|utterance)>|</?arg_(?:key|value)>"
+    r"|<(?:bos|eos|pad|unk|sop|eop|mask|sep|cls|eo[adhm]|PAD|[BE]OS_TOKEN)>|<SPECIAL_\d{1,4}>"
+    r"|</?(?:think|tool_call|tool_response|tools|answer|reasoning|reponame|file_sep|fim_[a-z]{3,6}|jupyter_[a-z]{3,12}"
+    r"|function_call|repo_name|empty_output|gh_stars|issue_(?:start|comment|closed)|commit_(?:before|msg|after))>"
+    r"|</?(?:seed|minimax):[a-z_]{2,24}>|</?longcat_[a-z_]{2,24}>|<role>[A-Z]{2,16}</role>"
     r"|<extra_id_\d{1,3}>|<0x[0-9A-Fa-f]{2}>|<reserved_?\d{0,4}>|<unused\d{1,3}>",
 )
 """Control tokens of the known chat templates, whole or cut."""

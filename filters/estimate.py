@@ -83,7 +83,7 @@ def _replicated(features: Features, rules: Rules) -> NDArray[np.float64]:
         calibration = rule_set.calibration
         assert calibration is not None  # noqa: S101  # the caller has looked
         drawn = calibration.replicated(rule_set.odds(prepared))
-        parts.append((rows, np.minimum(drawn, rule_set.caps()[rule_set.decide(prepared)])))
+        parts.append((rows, np.minimum(drawn, rule_set.caps(prepared, rule_set.decide(prepared)))))
     result = np.empty((min(len(drawn) for _, drawn in parts), len(features)))
     for rows, drawn in parts:
         result[:, rows] = drawn[: len(result)]

@@ -38,15 +38,16 @@ _AS_WRITTEN = ("control", "role_marker", "stage_note")
 def evidence(rule: Rule, features: Features, row: int, turn: str, history: list[str], answer: str) -> str:
     """E.g. `edit similarity to an earlier user message 0.97 >= 0.9; "why is the sky blue"`."""
     parts = []
-    quote = None
+    quoted = None
     for test in rule.tests:
         value = features.values[test.feature][row]
         parts.append(f"{FEATURES[test.feature].says} {value:.3g} {test.op} {test.value:g}")
-        quote = quote or _quote(test.feature, test.op, turn, history, answer)
-    return "; ".join(parts if quote is None else [*parts, f'"{quote}"'])
+        quoted = quoted or quote(test.feature, test.op, turn, history, answer)
+    return "; ".join(parts if quoted is None else [*parts, f'"{quoted}"'])
 
 
-def _quote(feature: str, op: str, turn: str, history: list[str], answer: str) -> str | None:
+def quote(feature: str, op: str, turn: str, history: list[str], answer: str) -> str | None:
+    """The words of the turn that met a test on `feature`, raw and cut to `QUOTE`; None where there are none to show."""
     if op == "<=":
         return None
     if feature in _PATTERNS:

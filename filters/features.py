@@ -49,15 +49,31 @@ SIGNALS = (
     Feature("cos_query", "embedding", -1, 1, "cosine to the last user message", "prompt_restatement when high"),
     Feature("cos_answer", "embedding", -1, 1, "cosine to the answer", "off_topic when low"),
     Feature("cos_answer_best", "embedding", -1, 1, "cosine to the closest sentence of the answer", "ties, copies"),
-    Feature("cos_margin", "embedding", -2, 2, "closest sentence of the answer over question", "who it is tied to"),
+    Feature(
+        "cos_margin",
+        "embedding",
+        -2,
+        2,
+        "cosine to the answer's closest sentence less the question's",
+        "who it is tied to",
+    ),
     Feature("answer_pmi", "likelihood", -_COUNT, _COUNT, "answer PMI per token (nats)", "off_topic when low"),
     Feature("answer_pmi_sum", "likelihood", -_COUNT, _COUNT, "answer PMI (nats)", "no tie when low"),
     Feature("answer_pmi_share", "likelihood", 0, 1, "share of tokens the answer explains", "off_topic when low"),
-    Feature("role_ratio", "likelihood", -_COUNT, _COUNT, "user over assistant (nats per token)", "identity_leakage"),
+    Feature(
+        "role_ratio",
+        "likelihood",
+        -_COUNT,
+        _COUNT,
+        "likelihood as the user's over the assistant's (nats per token)",
+        "identity_leakage",
+    ),
     Feature("copy_gain", "likelihood", -_COUNT, _COUNT, "gain from the conversation (nats per token)", "copies"),
     Feature("fluency", "likelihood", -_COUNT, 0, "fluency on its own (nats per token)", "malformed when low"),
     Feature("mean_logprob", "likelihood", -_COUNT, 0, "fluency in context (nats per token)", "malformed when low"),
-    Feature("min_logprob", "likelihood", -_COUNT, 0, "least likely token (nats)", "malformed when low"),
+    Feature(
+        "min_logprob", "likelihood", -_COUNT, 0, "log-likelihood of the least likely token (nats)", "malformed when low"
+    ),
 )
 
 TEXT = tuple(

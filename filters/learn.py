@@ -50,7 +50,6 @@ TREES = {
     "max_leaf_nodes": 6,
     "min_samples_leaf": 20,
     "max_features": 0.3,
-    "subsample": 0.7,
 }
 
 _NOT_SCORED = ("control",)

@@ -218,13 +218,18 @@ class RuleSet:
         return decided
 
     def probability(self, prepared: Features, decided: NDArray[np.intp]) -> NDArray[np.float64]:
-        """p_genuine, at most the upper end of the miss rate that the rule which fired had on held-out turns."""
-        return np.asarray(np.minimum(prepared.values["p_genuine"], self.caps()[decided]), dtype=np.float64)
+        """p_genuine, bounded by `caps`; shape (n,)."""
+        return np.asarray(np.minimum(prepared.values["p_genuine"], self.caps(prepared, decided)), dtype=np.float64)
 
-    def caps(self) -> NDArray[np.float64]:
-        """Upper bound of p_genuine by rule, and 1 at the end, where the index -1 of "no rule" finds it."""
+    def caps(self, prepared: Features, decided: NDArray[np.intp]) -> NDArray[np.float64]:
+        """Upper bound of p_genuine; shape (n,).
+
+        Where a rule fired, the upper end of the miss rate it had on held-out turns. With a control token 0: the rubric
+        calls such a turn malformed whatever else it says, and so a token can never make one look better.
+        """
         bounds = [rule.precision["sampled"].genuine_high if "sampled" in rule.precision else 1.0 for rule in self.rules]
-        return np.array([*bounds, 1.0])
+        by_rule = np.array([*bounds, 1.0])[decided]  # The index -1 of "no rule" finds the 1 at the end.
+        return np.asarray(np.where(prepared.values["control"] >= 1, 0.0, by_rule), dtype=np.float64)
 
 
 @dataclass(frozen=True, slots=True)

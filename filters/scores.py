@@ -123,7 +123,7 @@ def views(values: Matrix, low: Matrix, high: Matrix) -> Matrix:
     """
     clipped = np.clip(np.nan_to_num(values, nan=0.0), low, high)
     stacked = np.stack([clipped, np.sign(clipped) * np.log1p(np.abs(clipped)), clipped > 0], axis=2)
-    return np.asarray(stacked.reshape(len(values), -1), dtype=np.float64)
+    return np.asarray(stacked.reshape(len(values), VIEWS * values.shape[1]), dtype=np.float64)
 
 
 def softmax(logits: Matrix) -> Matrix:

@@ -84,6 +84,8 @@ WANTED = {
     Label.META_PLANNING.value: 0.92,
 }
 """Precision on written turns below which the objective falls steeply: faults that must not be cried without cause."""
+LEAST_WRITTEN = 0.93
+"""F1 of genuine on written turns below which the objective falls steeply: tidy turns are the easy part."""
 _ROUNDS = 3
 
 
@@ -152,6 +154,7 @@ def _objective(given: NDArray[np.str_], labels: NDArray[np.str_], sampled: Flags
     genuine = [f1(given[rows], labels[rows], Label.FOLLOW_UP.value) for rows in (sampled, written)]
     each = [f1(given[written], labels[written], label.value) for label in Label if (labels[written] == label).any()]
     short = [max(0.0, wanted - precision(given[written], labels[written], label)) for label, wanted in WANTED.items()]
+    short.append(3 * max(0.0, LEAST_WRITTEN - genuine[1]))
     return float(np.mean([*genuine, np.mean(each)])) - sum(short)
 
 

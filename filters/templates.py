@@ -218,7 +218,7 @@ TEMPLATES = (
 
 _SCORES = (0.4, *(round(0.1 + 0.05 * step, 2) for step in range(18)))
 _DOUBTS = (1.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.8)
-_HARDLY = (0.1, 0.0, 0.05, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4)
+_HARDLY = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4)
 _FOLLOW_UP = score_name(Label.FOLLOW_UP)
 
 SCORED = (
@@ -237,7 +237,7 @@ SCORED = (
     ),
     *(
         Scored(
-            f"hardly a follow-up{words}",
+            f"hardly a follow-up{degree}{words}",
             label,
             (
                 _at_most("p_genuine", *_HARDLY),
@@ -245,8 +245,8 @@ SCORED = (
                 *((_at_least(score_name(label), 0.25),) if label is Label.MALFORMED else ()),
             ),
         )
-        for most, degree in ((1.0, ""), (0.9, ", though it reads like one"), (0.7, ", and half reads like one"))
-        for label, words in ((Label.MALFORMED, f"{degree}: half gibberish"), (Label.OFF_TOPIC, degree))
+        for most, degree in ((0.5, ""), (0.7, ", though it half reads like one"), (0.9, ", though it reads like one"))
+        for label, words in ((Label.MALFORMED, ": half gibberish"), (Label.OFF_TOPIC, ""))
     ),
 )
 """After the readable rules: what the learned score of a label says, and how unlikely a follow-up is.

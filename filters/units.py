@@ -67,10 +67,10 @@ _INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u
 
 
 def normal(text: str) -> str:
-    """NFKC."""
-    if text.isascii() or unicodedata.is_normalized("NFKC", text):
+    """NFKC, with ß as ss, since in capitals it is SS."""
+    if text.isascii():
         return text
-    return unicodedata.normalize("NFKC", text)
+    return (text if unicodedata.is_normalized("NFKC", text) else unicodedata.normalize("NFKC", text)).replace("ß", "ss")
 
 
 def plain(text: str) -> str:

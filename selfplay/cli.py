@@ -19,6 +19,7 @@ VERBS = {
     "run": "Sample, filter and rank user turns, and write a dataset.",
     "sample": "Sample N user turns after each assistant response.",
     "filter": "Label candidate turns and say which rule fired and why.",
+    "rules": "Show the rules as sentences, and explain what they say about one turn.",
     "rank": "Order candidate turns by how grounded they are in the answer.",
     "prompt": "Show the exact prompt at a site, its stops and token count.",
     "inspect": "Tell what is in a file of conversations.",

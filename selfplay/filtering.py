@@ -1,25 +1,33 @@
-"""The `filter` verb's work: rows of a file → missing signals measured → labelled → the rows written back.
+"""The `filter` verb's work: rows of a file → missing signals measured → labelled → those that stay written back.
 
 Batch by batch, so that memory does not grow with the file.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 
 import polars as pl
 
-from filters import estimate_genuine, label
+from filters import label
+from filters.explain import brief
 from filters.features import Features, compute
 from filters.labels import Label
 from filters.rules import Rules
+from selfplay.errors import UsageError
+from selfplay.filter_statistics import Statistics
 from selfplay.inputs.quarantine import Quarantine
-from selfplay.inputs.turnrows import iter_turn_rows, left_out, take_from_rows, write_turn_rows
+from selfplay.inputs.source import keep_apart
+from selfplay.inputs.turnrows import iter_turn_rows, left_out, take_from_rows, turn_row_writer
+from selfplay.keeping import Keeping
 from selfplay.learned import load_rules
 from selfplay.signals.measure import SIGNALS
 from selfplay.signals.tiers import CHOICES, Measurer
 
-ADDED = ("label", "genuine", "p_genuine", "rule", "evidence")
+ADDED = ("label", "genuine", "p_genuine", "rule", "evidence", "rule_set")
 CARRIED = pl.Schema(
     {
         **{name: pl.Float64() for names in SIGNALS.values() for name in names},
@@ -29,87 +37,119 @@ CARRIED = pl.Schema(
 )
 """What filtering takes from the rows themselves where they have it."""
 
-PASSED = Label.FOLLOW_UP.value
-"""The label of turns on which no rule fired. They passed; nobody judged them follow-ups, and no line may say so."""
 
-ESTIMATED_ROWS = 100_000
-"""The estimate looks at this many rows at most, so that memory stays bounded."""
+@dataclass(frozen=True, slots=True)
+class Filtering:
+    """What is to be done with the rows.
 
-
-def filter_file(
-    source: str, out: str, rules: str | None, tiers: str, quarantine: Quarantine, generator: str | None, primed: bool
-) -> Iterator[str]:
-    """Labels the turns of `source` and writes the rows to `out`; yields lines about what was done.
-
-    Args:
+    Attributes:
+        rules: `text` or `full` of the shipped rules, or a file; None takes what is at hand of the shipped ones.
+        tiers: As `--tiers`.
+        explain: Adds the column `explanation`.
+        rejects: Where rows go that do not stay; None is beside `out`.
         generator: Model that wrote the turns, to tell whether turns of it were judged.
         primed: The turns were asked for by instruction.
+    """
+
+    rules: str | None = None
+    tiers: str = "auto"
+    keeping: Keeping = field(default_factory=Keeping)
+    explain: bool = False
+    rejects: str | None = None
+    generator: str | None = None
+    primed: bool = False
+
+
+def filter_file(source: str, out: str, how: Filtering, quarantine: Quarantine) -> Iterator[str]:
+    """Labels the turns of `source` and writes the rows to `out`; yields lines about what was done.
 
     Raises:
-        UsageError: A file that cannot be read or written, rules that cannot be used.
+        UsageError: A file that cannot be read or written, rules that cannot be used, options that contradict.
         SelfplayError: A tier that was asked for by name and cannot be measured.
-        TooManyBadRows: More bad rows than allowed; `out` is not written then, unless it is stdout.
+        TooManyBadRows: More bad rows than allowed; neither `out` nor the rejects are written then, unless stdout.
     """
-    loaded = load_rules(rules)
-    tally = _Tally()
-    measurer = Measurer(
-        CHOICES[tiers], {"rules": loaded.models}, optional=tiers == "auto", reads=loaded.tiers
-    )  # fmt: skip
-
-    def labelled() -> Iterator[pl.DataFrame]:
+    rules, tiers = chosen_rules(how.rules, how.tiers)
+    rejects = rejects_beside(source, out, how, quarantine)
+    statistics = Statistics(_asked_for_text(how))
+    columns = (*ADDED, "explanation") if how.explain else ADDED
+    with ExitStack() as stack:
+        measurer = stack.enter_context(
+            Measurer(CHOICES[tiers], {"rules": rules.models}, optional=tiers == "auto", reads=rules.tiers)
+        )
+        keep = stack.enter_context(turn_row_writer(out, columns))
+        # Entered last and so finished first: no row is gone from OUT before the rejects are safe.
+        reject = stack.enter_context(turn_row_writer(rejects, (*columns, "rejected_for"))) if rejects else None
         for table in iter_turn_rows(source, quarantine):
             table = measurer(take_from_rows(table, CARRIED))
             features = compute(table)
-            table = label(table, loaded, features)
-            tally.add(table, features)
-            yield table
+            table = how.keeping.rejected_for(label(table, rules, features))
+            if how.explain:
+                table = table.with_columns(explanation(table, rules, features))
+            statistics.add(table, features)
+            keep(table.filter(pl.col("rejected_for").is_null()))
+            if reject:
+                reject(table.filter(pl.col("rejected_for").is_not_null()))
         quarantine.check()
-
-    with measurer:
-        write_turn_rows(labelled(), out, ADDED)
+        if how.keeping.above is not None and statistics.rows and not statistics.calibrated:
+            raise UsageError("--keep-above: these rules have no calibration, so that p_genuine is not known")
     yield from measurer.notes
-    yield from tally.report(loaded, generator, primed)
+    yield from statistics.lines(rules, how.generator, how.primed, rejects)
     yield from left_out(quarantine)
 
 
-class _Tally:
-    """What the closing lines need, gathered batch by batch."""
+def chosen_rules(rules: str | None, tiers: str) -> tuple[Rules, str]:
+    """The rules, and which tiers to measure for them; `text` and `full` name sets of the shipped file.
 
-    def __init__(self) -> None:
-        self.labels: dict[str, int] = {}
-        self.seen: list[tuple[pl.DataFrame, Features]] = []
-        self.rows = 0
-
-    def add(self, table: pl.DataFrame, features: Features) -> None:
-        for name, count in table["label"].value_counts().iter_rows():
-            self.labels[name] = self.labels.get(name, 0) + count
-        if self.rows < ESTIMATED_ROWS:
-            columns = [name for name in ("conversation_id", "site_id", "model") if name in table.columns]
-            self.seen.append((table.select(*columns, "genuine"), features))
-        self.rows += len(table)
-
-    def report(self, rules: Rules, generator: str | None, primed: bool) -> Iterator[str]:
-        passed = self.labels.get(PASSED, 0)
-        share = f" ({passed / self.rows:.0%})" if self.rows else ""
-        faults = sorted(((n, name) for name, n in self.labels.items() if name != PASSED), reverse=True)
-        yield f"{self.rows:,} turns, {passed:,} passed the rules{share}"
-        if faults:
-            yield "faults: " + ", ".join(f"{name} {n:,}" for n, name in faults)
-        if not self.seen:
-            return
-        table = pl.concat([part for part, _ in self.seen], how="diagonal")
-        features = Features.concat([part for _, part in self.seen])
-        passing = table["genuine"].to_numpy()
-        for name, rows in (("all turns", table["genuine"].is_not_null().to_numpy()), ("those that passed", passing)):
-            if rows.any():
-                yield _estimate(name, table.filter(rows), features.take(rows), rules, generator, primed)
-        if self.rows > len(table):
-            yield f"(estimated on the first {len(table):,} rows)"
+    Raises:
+        UsageError: They cannot be used, or `tiers` says something else.
+    """
+    fixed = {"text": "text", "full": "all"}.get(rules or "")
+    if fixed is None:
+        return load_rules(rules), tiers
+    if tiers not in ("auto", fixed):
+        raise UsageError(f"--rules {rules} and --tiers {tiers} contradict each other; leave --tiers out")
+    loaded = load_rules(None)
+    return loaded.only("text") if rules == "text" else loaded, fixed
 
 
-def _estimate(
-    name: str, table: pl.DataFrame, features: Features, rules: Rules, generator: str | None, primed: bool
-) -> str:
-    found = estimate_genuine(table, rules, generator=generator, primed=primed, features=features)
-    mark = f"; extrapolated: {found.why}" if found.extrapolated else ""
-    return f"estimated genuine among {name}: {found.mean:.0%} [{found.low:.0%}, {found.high:.0%}]{mark}"
+def _asked_for_text(how: Filtering) -> str | None:
+    """The option because of which signals are not measured."""
+    if how.rules == "text":
+        return "--rules text"
+    return f"--tiers {how.tiers}" if how.tiers in ("text", "text+embedding") else None
+
+
+def rejects_beside(source: str, out: str, how: Filtering, quarantine: Quarantine) -> str | None:
+    """Where the rows go that do not stay; None where all do.
+
+    Raises:
+        UsageError: Nothing is dropped, nowhere is known to put them, or the place is taken.
+    """
+    if how.keeping.everything:
+        if how.rejects:
+            raise UsageError("--rejects: nothing is rejected without --drop, --keep or --keep-above")
+        return None
+    nowhere = out == "-" or (os.path.exists(out) and not os.path.isfile(out))
+    if how.rejects is None and nowhere:
+        raise UsageError("rejected rows have no place beside stdout: give --rejects FILE, or -o OUT")
+    rejects = how.rejects or f"{out}.rejects.jsonl"
+    keep_apart(source, rejects, "--rejects")
+    taken = {"-o": None if nowhere else out, "--quarantine": quarantine.path}
+    for option, path in taken.items():
+        if path and os.path.realpath(path) == os.path.realpath(rejects):
+            raise UsageError(f"--rejects {rejects}: that is where {option} writes; give another file")
+    if rejects == "-":
+        raise UsageError("--rejects -: rejected rows go into a file")
+    return rejects
+
+
+def explanation(table: pl.DataFrame, rules: Rules, features: Features) -> pl.Series:
+    """The column `explanation`: for each row the short form of `filters.explain`, as a list of strings."""
+    ready = {name: rules.sets[name].prepare(features) for name in table["rule_set"].unique()}
+    texts = [
+        brief(rules.sets[name], ready[name], row, Label(given), rule, why)
+        for row, (name, given, rule, why) in enumerate(
+            table.select("rule_set", "label", "rule", "evidence").iter_rows()
+        )
+    ]
+    return pl.Series("explanation", texts, pl.List(pl.String))

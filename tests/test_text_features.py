@@ -61,9 +61,6 @@ def lcs(left: list[str], right: list[str]) -> int:
 
 
 def expected(turn: str, answer: str, query: str | None) -> dict[str, float]:
-    # Control tokens that the conversation is not about are counted and taken out.
-    known = set(cues.CONTROL.findall(f"{answer}\n{query or ''}"))
-    turn = cues.CONTROL.sub(lambda token: token.group() if token.group() in known else "", turn)
     own, told, asked = units(turn), units(answer), units(query or "")
     everything, content = set(own), set(own) - EMPTY
     words = content or everything

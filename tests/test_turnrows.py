@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from selfplay.cli import cli
 from selfplay.commands.filter import command
 from selfplay.errors import TooManyBadRows, UsageError
+from selfplay.inputs.parquet_parts import parquet_rows
 from selfplay.inputs.quarantine import Quarantine
 from selfplay.inputs.turnrows import read_turn_rows, take_from_rows, write_turn_rows
 
@@ -197,7 +198,10 @@ def test_the_verb_labels_from_stdin_to_stdout() -> None:
 
 def test_the_verb_names_a_mistake_in_the_rules(tmp_path: Path) -> None:
     path = written(tmp_path / "a.jsonl", GOOD)
-    rules = written(tmp_path / "rules.json", {"schema": "selfplay-rules/1", "rules": [{"name": "x", "label": "y"}]})
+    rules = written(
+        tmp_path / "rules.json",
+        {"schema": "selfplay-rules/2", "sets": {"text": {"rules": [{"name": "x", "label": "y"}]}}},
+    )
     with pytest.raises(UsageError, match=r"rules\[0\] \(x\): label 'y'"):
         CliRunner().invoke(command, [path, "-o", "-", "--rules", rules], catch_exceptions=False)
 
@@ -245,3 +249,33 @@ def test_filter_never_says_that_a_turn_which_passed_is_a_follow_up(tmp_path: Pat
     assert "follow_up" not in done.stderr
     assert "1 passed the rules" in done.stderr
     assert "faults: degenerate 1" in done.stderr
+
+
+def test_parquet_of_many_parts_has_the_rows_in_order_and_every_column(tmp_path: Path) -> None:
+    rows = [
+        {"id": 1, "messages": [{"role": "user", "content": "a"}], "extra": None, "tags": [], "z": 1},
+        {"id": 2, "messages": [{"role": "user", "content": "b", "name": "n"}], "extra": {"a": [1]}, "tags": ["t"]},
+        {"id": 3, "messages": [], "z": 1.5, "new": "x"},
+    ]
+    with parquet_rows(tmp_path / "a.parquet", "a.parquet", rows=1) as add:
+        add(iter(rows))
+    found = pl.read_parquet(tmp_path / "a.parquet")
+    assert found["id"].to_list() == [1, 2, 3]
+    assert found["messages"].to_list()[1] == [{"role": "user", "content": "b", "name": "n"}]
+    assert found["extra"].to_list() == [None, {"a": [1]}, None]
+    assert found["z"].to_list() == [1.0, None, 1.5]
+    assert found["new"].to_list() == [None, None, "x"]
+    assert [path.name for path in tmp_path.iterdir()] == ["a.parquet"]
+
+
+@pytest.mark.parametrize("size", [1, 10])
+def test_a_column_of_several_types_is_one_line(tmp_path: Path, size: int) -> None:
+    with (
+        pytest.raises(
+            UsageError, match=r"out\.parquet: a column holds values of several types; write \.jsonl"
+        ) as caught,
+        parquet_rows(tmp_path / "a.parquet", "out.parquet", rows=size) as add,
+    ):
+        add([{"content": [{"type": "text"}]}, {"content": "text"}])
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []

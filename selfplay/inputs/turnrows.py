@@ -11,7 +11,7 @@ import gzip
 import io
 import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -22,6 +22,7 @@ from selfplay.atomic import replacing
 from selfplay.core import Message
 from selfplay.errors import UsageError
 from selfplay.inputs.conversations import content_id
+from selfplay.inputs.parquet_parts import parquet_rows
 from selfplay.inputs.quarantine import BadRow, Quarantine
 from selfplay.inputs.reading import good_rows
 from selfplay.inputs.rows import json_value
@@ -80,20 +81,37 @@ def write_turn_rows(tables: pl.DataFrame | Iterable[pl.DataFrame], path: str, co
     Raises:
         UsageError: The file cannot be written.
     """
-    tables = [tables] if isinstance(tables, pl.DataFrame) else tables
-    merged = (row for table in tables for row in _merged(table, columns))
+    with turn_row_writer(path, columns) as write:
+        return sum(map(write, [tables] if isinstance(tables, pl.DataFrame) else tables))
+
+
+@contextmanager
+def turn_row_writer(path: str, columns: Sequence[str]) -> Iterator[Callable[[pl.DataFrame], int]]:
+    """Like `write_turn_rows`, for tables that come one by one: gives what writes one and returns its rows.
+
+    The file appears when the block ends well; of a block that does not, nothing stays.
+
+    Raises:
+        UsageError: The file cannot be written.
+    """
     if path.endswith(".parquet"):
-        rows = list(merged)
-        with _replacing(path) as place:
-            # The whole input decides the types: a column may be absent from the first thousand rows.
-            pl.DataFrame(rows, infer_schema_length=None, strict=False).write_parquet(place)
-        return len(rows)
-    count = 0
+        with _replacing(path) as place, parquet_rows(place, path) as add:
+
+            def keep(table: pl.DataFrame) -> int:
+                add(_merged(table, columns))
+                return len(table)
+
+            yield keep
+        return
+
     with _open_for_writing(path) as out:
-        for row in merged:
-            out.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
-            count += 1
-    return count
+
+        def write(table: pl.DataFrame) -> int:
+            for row in _merged(table, columns):
+                out.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+            return len(table)
+
+        yield write
 
 
 @contextmanager
