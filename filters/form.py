@@ -143,7 +143,7 @@ def measure(batch: Batch) -> dict[str, Column]:
     return {
         "chars": chars,
         "lines": matched["lines"],
-        "control": _control(batch, matched["control"]),
+        "control": _control(batch),
         "role_marker": matched["role_marker"],
         "letters": _over(letters, visible),
         "code": np.minimum(1, _over(matched["code"], matched["line_chars"])),
@@ -172,7 +172,6 @@ def _matches(texts: list[str], lowered: list[str]) -> dict[str, Column]:
     frame = pl.DataFrame({"text": texts, "lowered": lowered, "opening": [text[:600].lstrip() for text in lowered]})
     text, low, opening = pl.col("text"), pl.col("lowered"), pl.col("opening")
     expressions = {
-        "control": text.str.count_matches(cues.CONTROL.pattern),
         "stage_note": text.str.contains(cues.STAGE_NOTE.pattern),
         "lines": text.str.count_matches(_LINE),
         "line_chars": text.str.len_chars() - text.str.count_matches("\n", literal=True),
@@ -204,14 +203,20 @@ _IN_WORD = np.zeros(CLASSES, dtype=np.bool_)
 _IN_WORD[_WORD] = True
 
 
-def _control(batch: Batch, found: Column) -> Column:
-    """Control tokens that the conversation is not about."""
-    found = found.copy()
-    for row in np.flatnonzero(found):
-        users = batch.pair_user[batch.pair_row == row]
-        texts = [batch.answers[batch.answer_of[row]], *(batch.users[user] for user in users)]
-        known = set(cues.CONTROL.findall("\n".join(texts)))
-        found[row] = sum(token not in known for token in cues.CONTROL.findall(batch.turns[row]))
+_MAY_BE_CONTROL = re.compile(r"[<>\[\]｜]")
+
+
+def _control(batch: Batch) -> Column:
+    """Control tokens that the conversation is not about; shape (n,)."""
+    found = np.zeros(len(batch))
+    for row, turn in enumerate(batch.turns):
+        if _MAY_BE_CONTROL.search(turn) and (tokens := cues.CONTROL.findall(turn)):
+            users = batch.pair_user[
+                np.searchsorted(batch.pair_row, row) : np.searchsorted(batch.pair_row, row, "right")
+            ]
+            texts = [batch.answers[batch.answer_of[row]], *(batch.users[user] for user in users)]
+            known = set(cues.CONTROL.findall("\n".join(texts)))
+            found[row] = sum(token not in known for token in tokens)
     return found
 
 

@@ -135,18 +135,14 @@ def fit_scored(
                 values[place] = kept
         if best <= before:
             break
-    return tuple(
-        Rule(
-            template.name,
-            template.label,
-            tuple(
-                Threshold(feature, op, value)
-                for (feature, op, _), value in zip(template.tests, values, strict=True)
-                if not (op == "<=" and value >= 1.0)
-            ),
-        )
-        for template, values in zip(SCORED, chosen, strict=True)
-    )
+    rules = []
+    for template, values in zip(SCORED, chosen, strict=True):
+        tests = [(feature, op, value) for (feature, op, _), value in zip(template.tests, values, strict=True)]
+        if any(op == "<=" and value <= 0.0 for _, op, value in tests):
+            continue  # Found useless: no probability is that low.
+        kept = tuple(Threshold(*test) for test in tests if test[1:] != ("<=", 1.0))
+        rules.append(Rule(template.name, template.label, kept))
+    return tuple(rules)
 
 
 def _objective(given: NDArray[np.str_], labels: NDArray[np.str_], sampled: Flags) -> float:

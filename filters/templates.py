@@ -235,18 +235,11 @@ SCORED = (
             (Label.OFF_TOPIC, "another subject"),
         )
     ),
-    *(
-        Scored(
-            f"hardly a follow-up{degree}{words}",
-            label,
-            (
-                _at_most("p_genuine", *_HARDLY),
-                _at_most(_FOLLOW_UP, most),
-                *((_at_least(score_name(label), 0.25),) if label is Label.MALFORMED else ()),
-            ),
-        )
-        for most, degree in ((0.5, ""), (0.7, ", though it half reads like one"), (0.9, ", though it reads like one"))
-        for label, words in ((Label.MALFORMED, ": half gibberish"), (Label.OFF_TOPIC, ""))
+    Scored("hardly a follow-up", Label.OFF_TOPIC, (_at_most("p_genuine", *_HARDLY), _at_most(_FOLLOW_UP, 0.5))),
+    Scored(
+        "hardly a follow-up, though it reads like one",
+        Label.OFF_TOPIC,
+        (_at_most("p_genuine", *_HARDLY), _at_most(_FOLLOW_UP, 0.8)),
     ),
 )
 """After the readable rules: what the learned score of a label says, and how unlikely a follow-up is.
