@@ -140,8 +140,8 @@ def fit_scored(
         tests = [(feature, op, value) for (feature, op, _), value in zip(template.tests, values, strict=True)]
         if any(op == "<=" and value <= 0.0 for _, op, value in tests):
             continue  # Found useless: no probability is that low.
-        kept = tuple(Threshold(*test) for test in tests if test[1:] != ("<=", 1.0))
-        rules.append(Rule(template.name, template.label, kept))
+        telling = tuple(Threshold(*test) for test in tests if test[1:] != ("<=", 1.0))
+        rules.append(Rule(template.name, template.label, telling))
     return tuple(rules)
 
 
