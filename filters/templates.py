@@ -124,6 +124,17 @@ TEMPLATES = (
         (_at_least("query_cover", *_SHARES), _at_least("query_recall", *_SHARES), _at_most("answer_only", 0, 1)),
     ),
     Template(
+        "only words of an earlier user message",
+        Label.PROMPT_RESTATEMENT,
+        (
+            _at_least("query_cover", 0.9),
+            _at_most("new", 0),
+            _at_most("answer_only", 0),
+            _at_least("content", 6),
+        ),
+        certain=True,
+    ),
+    Template(
         "part of an earlier user message",
         Label.PROMPT_RESTATEMENT,
         (_at_least("query_cover", *_SHARES), _at_least("query_run", 0.2, 0.4, 0.6, 0.8), _at_most("answer_only", 0, 1)),
