@@ -21,7 +21,7 @@ from filters.calibration import Calibration, log_odds
 from filters.errors import RulesError
 from filters.features import FEATURES, SETS, Features
 from filters.labels import Label
-from filters.scores import LABELS, Scores, score_name
+from filters.scores import LABELS, Scores, is_number, score_name
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -424,7 +424,7 @@ def _tests(entries: list[Any], place: str) -> Iterator[Threshold]:
             raise RulesError(f"{where}: no feature {feature!r}")
         if op not in _OPS:
             raise RulesError(f"{where}: operator {op!r} is neither >= nor <=")
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if not is_number(value):
             raise RulesError(f"{where}: {value!r} is not a number")
         yield Threshold(feature, op, float(value))
 
@@ -443,7 +443,7 @@ def _precisions(entry: dict[str, Any], place: str) -> Iterator[tuple[str, Precis
 
 
 def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53
 
 
 def _as_json(rules: Rules) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import copy
 import json
 from importlib.resources import files
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from filters import RulesError, load_rules
 from filters.features import FEATURES, SETS, Features
+from filters.labelling import decide
 from filters.labels import Label
 from filters.rules import Certified, Precision, Rule, RuleSet, Threshold, parse, wilson
 from filters.scores import LABELS
@@ -152,6 +154,7 @@ MISTAKES: list[tuple[tuple[Any, ...], Any, str]] = [
     ((*FIRST, "tests", 0, 2), "4", "tests[0]: '4' is not a number"),
     ((*FIRST, "tests", 0, 2), True, "tests[0]: True is not a number"),
     ((*FIRST, "tests", 0, 2), float("nan"), "tests[0]: nan is not a number"),
+    ((*FIRST, "tests", 0, 2), 10**400, "is not a number"),
     ((*FIRST, "enabled"), "no", "`enabled` must be true or false"),
     ((*FIRST, "support"), -1, "`support` must be a count"),
     ((*FIRST, "precision"), [], "`precision` must be an object"),
@@ -205,6 +208,7 @@ MISTAKES: list[tuple[tuple[Any, ...], Any, str]] = [
         )
     ),
     (("sets", "text", "boosted"), 3, "sets.text.boosted.inputs must list features"),
+    (("sets", "text", "boosted"), {"inputs": [], "trees": []}, "sets.text.boosted.inputs must list features"),
     (("sets", "text", "boosted", "inputs"), {}, "sets.text.boosted.inputs must list features"),
     (("sets", "text", "boosted", "inputs", 0), "lengths", "sets.text.boosted.inputs: no feature 'lengths'"),
     (("sets", "text", "boosted", "inputs", 0), "score_generic", "sets.text.boosted.inputs: no feature 'score_generic'"),
@@ -216,6 +220,8 @@ MISTAKES: list[tuple[tuple[Any, ...], Any, str]] = [
     ((*TREE, 2), [1, 2.5, 3, 2], "sets.text.boosted.trees[0][2] names a feature or a node that is not there"),
     ((*TREE, 2), [1, 2.5, 3, 5], "sets.text.boosted.trees[0][2] names a feature or a node that is not there"),
     ((*TREE, 0), [2, 4.5, 1, 2], "sets.text.boosted.trees[0][0] names a feature or a node that is not there"),
+    ((*TREE, 0), [0.5, 4.5, 1, 2], "sets.text.boosted.trees[0][0] names a feature or a node that is not there"),
+    ((*TREE, 2), [1, 2.5, 2.5, 4], "sets.text.boosted.trees[0][2] names a feature or a node that is not there"),
     ((*TREE, 0), [-1, 4.5, 1, 2], "sets.text.boosted.trees[0][0] names a feature or a node that is not there"),
     (("sets", "text", "calibration"), 3, "sets.text.calibration must be an object"),
     (("sets", "text", "calibration", "weights"), [1, 2], "sets.text.calibration.weights must be a list of 3 numbers"),
@@ -230,6 +236,34 @@ def test_a_mistake_gets_one_line(path: tuple[Any, ...], value: Any, message: str
         parse(set_at(SMALL, path, value))
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def paths(data: Any, *above: Any) -> list[tuple[Any, ...]]:
+    """Every place in decoded JSON."""
+    items = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
+    return [here for key, value in items for here in ((*above, key), *paths(value, *above, key))]
+
+
+JUNK: list[Any] = [
+    None, True, -1, 0, 1, 0.5, 1.5, 2.5, 10**400, 1e308, float("nan"), float("inf"), "", "x", "chars", "cos_query",
+    [], {}, [None], [[]], [1, 2, 3], [1.5], [0, 0.5, 1.5, 1.5], {"a": 1}, {"inputs": [], "trees": []},
+]  # fmt: skip
+
+
+def test_whatever_stands_anywhere_is_refused_in_one_line_or_works() -> None:
+    rng = np.random.default_rng(0)
+    names = ("chars", "lines", "control", "cos_answer", "cos_query")
+    turns = features(**{name: list(rng.normal(2, 3, 4)) for name in names})
+    refused = []
+    for path, value in product(paths(SMALL), JUNK):
+        try:
+            rules = parse(set_at(SMALL, path, value))
+        except RulesError as error:
+            refused.append(str(error))
+        else:
+            decide(rules, turns)
+    assert len(refused) > 1000
+    assert not any("\n" in told for told in refused)
 
 
 def test_the_same_in_what_is_shipped_is_found_in_its_place() -> None:
@@ -269,9 +303,9 @@ def features(**columns: list[float]) -> Features:
 def test_the_first_rule_that_fires_decides() -> None:
     short = Rule("short", Label.DEGENERATE, (Threshold("chars", "<=", 5),))
     loop = Rule("loop", Label.MALFORMED, (Threshold("loop", ">=", 3), Threshold("chars", "<=", 100)))
-    given = features(chars=[3, 3, 50, 500], loop=[1, 4, 4, 4])
-    assert RuleSet("text", (short, loop)).decide(given).tolist() == [0, 0, 1, -1]
-    assert RuleSet("text", (loop, short)).decide(given).tolist() == [1, 0, 0, -1]
+    turns = features(chars=[3, 3, 50, 500], loop=[1, 4, 4, 4])
+    assert RuleSet("text", (short, loop)).decide(turns).tolist() == [0, 0, 1, -1]
+    assert RuleSet("text", (loop, short)).decide(turns).tolist() == [1, 0, 0, -1]
 
 
 def test_a_rule_switched_off_does_not_fire() -> None:
