@@ -137,7 +137,7 @@ def _cuts(genuine: Flags, p: Matrix) -> tuple[Matrix, Rows, Rows]:
     order = np.argsort(-p, kind="stable")
     ordered = p[order]
     last = np.flatnonzero(np.append(ordered[1:] != ordered[:-1], [True] * bool(len(p))))
-    return ordered[last], last + 1, np.cumsum(genuine[order])[last]
+    return ordered[last], last + 1, np.cumsum(genuine[order], dtype=np.intp)[last]
 
 
 def _ece(genuine: Flags, p: Matrix) -> float:

@@ -10,7 +10,9 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -278,13 +280,22 @@ class Rules:
 
 
 def load(path: str | Path | None = None) -> Rules:
-    """Reads a rules file; without a path the one that is shipped.
+    """Reads a rules file; without a path the one that is shipped, which is read once.
 
     Raises:
         RulesError: The file is missing, not JSON, of another schema, or a rule in it is not valid.
     """
-    source = files("filters") / "default_rules.json" if path is None else Path(path)
-    name = "the shipped rules" if path is None else str(path)
+    if path is None:
+        return _shipped()
+    return _read(Path(path), str(path))
+
+
+@cache
+def _shipped() -> Rules:
+    return _read(files("filters") / "default_rules.json", "the shipped rules")
+
+
+def _read(source: Traversable, name: str) -> Rules:
     try:
         data = json.loads(source.read_text(encoding="utf-8"))
     except OSError as error:
