@@ -86,7 +86,7 @@ class Boosted:
     @classmethod
     def from_json(cls, data: Any, place: str) -> Boosted:
         """Raises: RulesError with the place."""
-        if not isinstance(data, dict) or not isinstance(data.get("inputs"), list):
+        if not isinstance(data, dict) or not isinstance(data.get("inputs"), list) or not data["inputs"]:
             raise RulesError(f"{place}.inputs must list features")
         for name in data["inputs"]:
             if not isinstance(name, str) or name not in FEATURES or FEATURES[name].tier == "score":
@@ -111,7 +111,8 @@ def _tree(nodes: Any, k: int, place: str) -> Tree:
             continue
         feature, threshold, left, right = numbers(node, 4, where)
         # Children after their parent: a walk down cannot go round in a circle.
-        if not (0 <= feature < k and index < left < len(nodes) and index < right < len(nodes)):
+        whole = all(x.is_integer() for x in (feature, left, right))
+        if not (whole and 0 <= feature < k and index < left < len(nodes) and index < right < len(nodes)):
             raise RulesError(f"{where} names a feature or a node that is not there")
         columns.append((int(feature), threshold, int(left), int(right), 0.0))
     feature_, threshold_, left_, right_, value_ = zip(*columns, strict=True)

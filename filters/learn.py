@@ -144,9 +144,10 @@ def read(table: pl.DataFrame, seed: int = 0) -> Judged:
     """The table as arrays, in an order that does not depend on the rows' own.
 
     Raises:
-        ValueError: A column is missing, a label is none of the rubric's, or no turn was sampled.
+        ValueError: A column is missing, a label is none of the rubric's, no turn was sampled, or of those
+            that were all or none are genuine.
     """
-    for column in ("label", "source", "context"):
+    for column in ("label", "source", "context", "turn"):
         if column not in table.columns:
             raise ValueError(f"judged turns need the column `{column}`")
     table = table.sort("context", "source", "turn")
@@ -154,6 +155,8 @@ def read(table: pl.DataFrame, seed: int = 0) -> Judged:
     groups, sources = (table[name].to_numpy().astype(str) for name in ("context", "source"))
     if (sources == WRITTEN).all():
         raise ValueError("no sampled turns: every source is `written`, and those cannot calibrate p_genuine")
+    if len(np.unique(labels[sources != WRITTEN] == Label.FOLLOW_UP.value)) < 2:
+        raise ValueError("of the sampled turns all or none are genuine: nothing to learn p_genuine from")
     names, index = np.unique(groups, return_inverse=True)
     folds = np.random.default_rng(seed).permutation(len(names))[index] % FOLDS
     return Judged(compute(table), labels, sources, groups, np.asarray(folds, dtype=np.intp))
@@ -258,9 +261,12 @@ def fit_scores(name: str, judged: Judged, sampled_weight: float, strength: float
     model.fit((design - center) / scale, judged.labels, sample_weight=weights)
     # A label nobody gave has no row: weights 0 and an intercept far below the others.
     slopes, intercepts = np.zeros((len(LABELS), design.shape[1])), np.full(len(LABELS), -20.0)
+    coefficients, offsets = model.coef_, model.intercept_
+    if len(model.classes_) == 2:  # One row then, for the second label against the first.
+        coefficients, offsets = (np.concatenate([-half, half]) for half in (coefficients / 2, offsets / 2))
     for row, label in enumerate(model.classes_):
-        slopes[LABELS.index(label)] = model.coef_[row] / scale
-        intercepts[LABELS.index(label)] = model.intercept_[row] - float(slopes[LABELS.index(label)] @ center)
+        slopes[LABELS.index(label)] = coefficients[row] / scale
+        intercepts[LABELS.index(label)] = offsets[row] - float(slopes[LABELS.index(label)] @ center)
     return Scores(
         inputs,
         tuple(map(float, low)),

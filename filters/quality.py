@@ -121,17 +121,23 @@ def best_threshold(genuine: Flags, p: Matrix) -> float:
     """The threshold on p with the highest F1."""
     if not len(p):
         return 0.5
-    order = np.argsort(-p)
-    hits = np.cumsum(genuine[order])
-    return float(p[order][int(np.argmax(2 * hits / (np.arange(1, len(p) + 1) + genuine.sum())))])
+    thresholds, taken, hits = _cuts(genuine, p)
+    return float(thresholds[int(np.argmax(2 * hits / (taken + genuine.sum())))])
 
 
 def pure_threshold(genuine: Flags, p: Matrix, precision: float) -> float:
     """The lowest threshold on p above which at least this share is genuine; above all p where there is none."""
-    order = np.argsort(-p)
-    shares = np.cumsum(genuine[order]) / np.arange(1, len(p) + 1)
-    enough = np.flatnonzero(shares >= precision)
-    return float(p[order][enough[-1]]) if len(enough) else float("inf")
+    thresholds, taken, hits = _cuts(genuine, p)
+    enough = np.flatnonzero(hits / taken >= precision)
+    return float(thresholds[enough[-1]]) if len(enough) else float("inf")
+
+
+def _cuts(genuine: Flags, p: Matrix) -> tuple[Matrix, Rows, Rows]:
+    """The distinct thresholds, highest first, how many turns reach each, and how many of those are genuine."""
+    order = np.argsort(-p, kind="stable")
+    ordered = p[order]
+    last = np.flatnonzero(np.append(ordered[1:] != ordered[:-1], [True] * bool(len(p))))
+    return ordered[last], last + 1, np.cumsum(genuine[order], dtype=np.intp)[last]
 
 
 def _ece(genuine: Flags, p: Matrix) -> float:

@@ -10,7 +10,9 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +23,7 @@ from filters.calibration import Calibration, log_odds
 from filters.errors import RulesError
 from filters.features import FEATURES, SETS, Features
 from filters.labels import Label
-from filters.scores import LABELS, Scores, score_name
+from filters.scores import LABELS, Scores, is_number, score_name
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -278,13 +280,22 @@ class Rules:
 
 
 def load(path: str | Path | None = None) -> Rules:
-    """Reads a rules file; without a path the one that is shipped.
+    """Reads a rules file; without a path the one that is shipped, which is read once.
 
     Raises:
         RulesError: The file is missing, not JSON, of another schema, or a rule in it is not valid.
     """
-    source = files("filters") / "default_rules.json" if path is None else Path(path)
-    name = "the shipped rules" if path is None else str(path)
+    if path is None:
+        return _shipped()
+    return _read(Path(path), str(path))
+
+
+@cache
+def _shipped() -> Rules:
+    return _read(files("filters") / "default_rules.json", "the shipped rules")
+
+
+def _read(source: Traversable, name: str) -> Rules:
     try:
         data = json.loads(source.read_text(encoding="utf-8"))
     except OSError as error:
@@ -424,7 +435,7 @@ def _tests(entries: list[Any], place: str) -> Iterator[Threshold]:
             raise RulesError(f"{where}: no feature {feature!r}")
         if op not in _OPS:
             raise RulesError(f"{where}: operator {op!r} is neither >= nor <=")
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if not is_number(value):
             raise RulesError(f"{where}: {value!r} is not a number")
         yield Threshold(feature, op, float(value))
 
@@ -443,7 +454,7 @@ def _precisions(entry: dict[str, Any], place: str) -> Iterator[tuple[str, Precis
 
 
 def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53
 
 
 def _as_json(rules: Rules) -> dict[str, Any]:

@@ -5,7 +5,7 @@ Rules may test it (`score_off_topic >= 0.5`) where no readable conjunction tells
 
 from __future__ import annotations
 
-import math
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -132,10 +132,15 @@ def softmax(logits: Matrix) -> Matrix:
     return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True), dtype=np.float64)
 
 
+def is_number(value: Any) -> bool:
+    """Whether a value from JSON is a number that a float can hold: JSON has integers that none can."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+
+
 def numbers(value: Any, length: int, place: str) -> tuple[float, ...]:
     """A list of finite numbers from JSON. Raises: RulesError with the place."""
     if not isinstance(value, list) or len(value) != length:
         raise RulesError(f"{place} must be a list of {length} numbers")
-    if not all(isinstance(x, int | float) and not isinstance(x, bool) and math.isfinite(x) for x in value):
+    if not all(map(is_number, value)):
         raise RulesError(f"{place} holds something that is not a number")
     return tuple(float(x) for x in value)

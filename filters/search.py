@@ -96,7 +96,8 @@ def fit_scored(
 
     One threshold after another is put where the objective is highest, three times round. The objective is the mean of
     three figures, so that none is bought with another: F1 of genuine on sampled turns, the same on written ones, and
-    the mean F1 of the labels on written turns, where all labels are common enough to count.
+    the mean F1 of the labels on written turns, where all labels are common enough to count. Without written turns the
+    sampled ones stand in for them.
 
     Args:
         prepared: With held-out scores.
@@ -147,10 +148,12 @@ def fit_scored(
 
 def _objective(given: NDArray[np.str_], labels: NDArray[np.str_], sampled: Flags) -> float:
     written = ~sampled
-    genuine = [f1(given[rows], labels[rows], Label.FOLLOW_UP.value) for rows in (sampled, written)]
-    each = [f1(given[written], labels[written], label.value) for label in Label if (labels[written] == label).any()]
+    genuine = [f1(given[rows], labels[rows], Label.FOLLOW_UP.value) for rows in (sampled, written) if rows.any()]
+    tidy = written if written.any() else sampled
+    each = [f1(given[tidy], labels[tidy], label.value) for label in Label if (labels[tidy] == label).any()]
     short = [max(0.0, wanted - precision(given[written], labels[written], label)) for label, wanted in WANTED.items()]
-    short.append(3 * max(0.0, LEAST_WRITTEN - genuine[1]))
+    if written.any():
+        short.append(3 * max(0.0, LEAST_WRITTEN - genuine[-1]))
     return float(np.mean([*genuine, np.mean(each)])) - sum(short)
 
 

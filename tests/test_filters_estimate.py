@@ -42,22 +42,38 @@ def features(judged: pl.DataFrame) -> Features:
     return compute(judged)
 
 
-def test_held_out_figures_beat_the_first_look() -> None:
-    """What was measured on conversations held out in training; .71 is where plain string features had ended."""
-    sampled = load().calibrations["text"].figures["sampled"]
+def calibration(name: str) -> Calibration:
+    found = load().sets[name].calibration
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize(("name", "auc", "low"), [("text", 0.75, 0.71), ("full", 0.81, 0.79)])
+def test_held_out_figures_beat_the_first_look(name: str, auc: float, low: float) -> None:
+    """What was measured on conversations held out in training; .71 is where plain string features had ended, and .81
+    the first look at all signals together."""
+    sampled = calibration(name).figures["sampled"]
     assert sampled["n"] >= 800
-    assert sampled["auc"][0] > 0.75
-    assert sampled["auc"][1] > 0.71
-    assert sampled["ece"][0] < 0.06
+    assert sampled["auc"][0] > auc
+    assert sampled["auc"][1] > low
+    assert sampled["ece"][0] < 0.03
+    error = 2.5 * math.sqrt(sampled["mean_p"] * (1 - sampled["mean_p"]) / sampled["n"])
+    assert abs(sampled["mean_p"] - sampled["genuine"]) < error
 
 
 def test_the_mean_is_calibrated_on_judged_turns(judged: pl.DataFrame, features: Features) -> None:
+    """These turns were learned from, which the calibration, made on held-out ones, allows for: p may be too timid here,
+    so among what passed and what did not it may err to the middle, never away from it."""
     labelled = filters.label(judged, features=features)
     truth = (judged["truth"] == "follow_up").to_numpy()
-    for rows in (labelled["genuine"].to_numpy(), ~labelled["genuine"].to_numpy()):
+    passed = labelled["genuine"].to_numpy()
+    gaps = []
+    for rows in (passed | ~passed, passed, ~passed):
         p = labelled["p_genuine"].to_numpy()[rows]
-        error = 2.5 * math.sqrt(np.mean(p * (1 - p)) / len(p))
-        assert abs(p.mean() - truth[rows].mean()) < error
+        gaps.append((p.mean() - truth[rows].mean()) / math.sqrt(np.mean(p * (1 - p)) / len(p)))
+    assert abs(gaps[0]) < 2.5
+    assert -5 < gaps[1] < 2.5
+    assert -2.5 < gaps[2] < 5
 
 
 def test_an_interval_holds_the_truth_and_narrows_with_conversations(judged: pl.DataFrame, features: Features) -> None:
@@ -99,6 +115,7 @@ def test_nothing_to_estimate(judged: pl.DataFrame) -> None:
 
 
 def test_calibration_survives_json() -> None:
-    calibration = load().calibrations["text"]
-    assert Calibration.from_json(calibration.to_json(), "here") == calibration
-    assert len(calibration.replicates) >= 50
+    for name in load().sets:
+        kept = calibration(name)
+        assert Calibration.from_json(kept.to_json(), "here") == kept
+        assert len(kept.replicates) >= 50

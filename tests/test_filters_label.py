@@ -34,6 +34,9 @@ FOREIGN = {
 }
 
 
+ADDED = ["label", "genuine", "p_genuine", "rule", "evidence", "rule_set"]
+
+
 def table(*turns: str, query: str | None = QUESTION, answer: str = ANSWER, **columns: object) -> pl.DataFrame:
     history = [] if query is None else [query]
     rows = [{"query": query, "answer": answer, "history": history, "turn": turn, **columns} for turn in turns]
@@ -181,7 +184,7 @@ def test_rows_columns_and_order_survive() -> None:
     given_table = table("ok", QUESTION, "does the lamp scorch the leaves?", extra=[1, 2]).with_row_index()
     result = filters.label(given_table)
     assert result.select(given_table.columns).equals(given_table)
-    assert result.columns[len(given_table.columns) :] == ["label", "genuine", "p_genuine", "rule", "evidence"]
+    assert result.columns[len(given_table.columns) :] == ADDED
 
 
 def test_no_rows() -> None:
@@ -196,8 +199,39 @@ def test_no_question_before_the_answer() -> None:
 def test_null_signals_are_the_text_tier() -> None:
     turns = ("ok", QUESTION, "does the lamp scorch the leaves?", "What is the capital of Peru?")
     nulls = table(*turns).with_columns(pl.lit(None, pl.Float64).alias(signal.name) for signal in SIGNALS)
-    columns = ["label", "genuine", "p_genuine", "rule", "evidence"]
-    assert filters.label(nulls).select(columns).equals(filters.label(table(*turns)).select(columns))
+    assert filters.label(nulls).select(ADDED).equals(filters.label(table(*turns)).select(ADDED))
+
+
+GOOD_SIGNALS = {
+    "cos_query": 0.45, "cos_answer": 0.6, "cos_answer_best": 0.7, "cos_margin": 0.25, "answer_pmi": 1.5,
+    "answer_pmi_sum": 30.0, "answer_pmi_share": 0.5, "role_ratio": 1.0, "copy_gain": 1.0, "fluency": -3.0,
+    "mean_logprob": -2.0, "min_logprob": -7.0,
+}  # fmt: skip
+"""Of a turn that reacts to its answer."""
+
+
+def test_each_row_is_decided_by_the_largest_set_that_knows_it() -> None:
+    """One whose signals are known; one that lacks a single signal; one in a language the models do not know."""
+    turns = ("does the lamp scorch the leaves?", "why only six hours of light?", "¿la lámpara quema las hojas?")
+    given_table = table(*turns, **GOOD_SIGNALS).with_columns(
+        pl.Series("answer_pmi", [1.5, None, 1.5]),
+        pl.Series("answer", [ANSWER, ANSWER, FOREIGN["es"][1]]),
+        pl.Series("query", [QUESTION, QUESTION, FOREIGN["es"][0]]),
+    )
+    both = filters.label(given_table)
+    assert both["rule_set"].to_list() == ["full", "text", "text"]
+    text = filters.label(given_table, only="text")
+    assert text["rule_set"].to_list() == ["text"] * 3
+    assert both[1:].select(ADDED).equals(text[1:].select(ADDED))
+    assert filters.label(given_table, only="full")["rule_set"].to_list() == ["full"] * 3
+    with pytest.raises(ValueError, match="no rule set 'all'; there is text, full"):
+        filters.label(given_table, only="all")
+
+
+def test_a_signal_says_nothing_to_the_text_set() -> None:
+    turns = ("does the lamp scorch the leaves?", "What is the capital of Peru?", QUESTION)
+    measured = filters.label(table(*turns, **dict.fromkeys(GOOD_SIGNALS, -9.0)), only="text")
+    assert measured.select(ADDED).equals(filters.label(table(*turns)).select(ADDED))
 
 
 def test_a_missing_column_is_named() -> None:

@@ -33,6 +33,7 @@ def finished(folder: Path) -> Run:
             "ordinal": [number] * n, "genuine": [True, False] if n == 2 else [False],
             "label": ["follow_up", "degenerate"] if n == 2 else ["degenerate"],
             "selected": [True, False] if n == 2 else [False],
+            "rejected_for": [None, "flagged"] if n == 2 else ["flagged"],
         }  # fmt: skip
         run.write("turns", number, pl.DataFrame(known).with_columns(
             pl.lit(None, kind).alias(name) for name, kind in TURNS.items() if name not in known
@@ -85,7 +86,7 @@ def test_no_candidate_chosen(tmp_path: Path) -> None:
 
 
 def test_sites_that_lost_every_survivor_to_the_token_limit_are_named(tmp_path: Path) -> None:
-    run = finished(tmp_path)
+    run = finished(tmp_path / "cut")
     turns = run.read("turns", 0).with_columns(
         selected=False, rejected_for=pl.Series(["truncated", "flagged"]), finish_reason=pl.lit("length")
     )
@@ -93,4 +94,6 @@ def test_sites_that_lost_every_survivor_to_the_token_limit_are_named(tmp_path: P
     found = summarize(run, RULES, [SESSION])
     assert found["sites_only_truncated"] == 1
     assert "--max-tokens" in dict(lines(found))["sites whose survivors were all cut"]
-    assert "sites whose survivors were all cut" not in dict(lines(summarize(finished(tmp_path), RULES, [SESSION])))
+    assert "sites whose survivors were all cut" not in dict(
+        lines(summarize(finished(tmp_path / "other"), RULES, [SESSION]))
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,7 @@ def test_a_model_that_fails_is_noted_once_or_is_an_error() -> None:
 def strangers(tmp_path: Path) -> dict[str, str]:
     """A rule set and weights that were learned with another scorer; and a turn to judge."""
     rules = tmp_path / "rules.json"
-    filters.RuleSet(filters.load_rules().rules, models=OTHER).save(rules)
+    replace(filters.load_rules(), models=OTHER).save(rules)
     shipped = json.loads((Path(rerank.__file__).parent / "default_weights.json").read_text())
     weights = tmp_path / "weights.json"
     weights.write_text(json.dumps({**shipped, "measured_with": OTHER}))
