@@ -30,16 +30,19 @@ def boosted(columns: Matrix, labels: NDArray[np.str_], rarity: float, seed: int 
     """A fitted multi-class classifier with `predict_proba` and `classes_`.
 
     Args:
-        columns: Shape (n, k); NaN where unknown.
+        columns: Shape (n, k).
         rarity: A turn of a label counts (1 / its share) to this power.
     """
     from sklearn.ensemble import HistGradientBoostingClassifier
+    from sklearn.feature_selection import VarianceThreshold
+    from sklearn.pipeline import Pipeline
 
     names, index, counts = np.unique(labels, return_inverse=True, return_counts=True)
     weights = (len(labels) / (len(names) * counts[index])) ** rarity
-    return HistGradientBoostingClassifier(**TREES, early_stopping=False, random_state=seed).fit(
-        columns, labels, sample_weight=weights
-    )
+    trees = HistGradientBoostingClassifier(**TREES, early_stopping=False, random_state=seed)
+    # With weights, the trees' binning fails on a column that never changes.
+    model = Pipeline([("varied", VarianceThreshold()), ("trees", trees)])
+    return model.fit(columns, labels, trees__sample_weight=weights)
 
 
 def held_out(name: str, judged: Judged, seed: int = 0) -> Matrix:
@@ -48,7 +51,7 @@ def held_out(name: str, judged: Judged, seed: int = 0) -> Matrix:
 
     from filters.learn import RARE
 
-    columns = judged.features.matrix(inputs(name))
+    columns = np.nan_to_num(judged.features.matrix(inputs(name)), nan=0.0)
     found = np.zeros((len(judged.labels), len(LABELS)))
     with threadpool_limits(1):
         for fold in np.unique(judged.folds):

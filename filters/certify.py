@@ -5,6 +5,7 @@ A precision seen while searching is flattered by the search; so the exact bound 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -64,3 +65,8 @@ def lower_bound(right: int, n: int, confidence: float = 0.95) -> float:
     from scipy.stats import beta  # type: ignore[import-untyped]
 
     return float(np.floor(beta.ppf(1 - confidence, right, n - right + 1) * 1e4) / 1e4) if right else 0.0
+
+
+def least_proof(precision: float, confidence: float = 0.95) -> int:
+    """How many turns, all right, it takes to prove a precision between 0 and 1: 29 for .9."""
+    return math.ceil(math.log(1 - confidence) / math.log(precision))

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from filters.certify import least_proof
 from filters.labels import Label
 from selfplay.rules_shown import decimal, interval
 from selfplay.terminal import printable
@@ -59,17 +60,20 @@ def _line(console: Console, text: str = "") -> None:
 
 
 def _counted(rule_set: RuleSet) -> Iterator[str]:
-    yield f"{len(rule_set.rules)} rules"
+    turns = sum(found["turns"] for found in rule_set.held_out.values())
+    yield f"{len(rule_set.rules)} rules learned from {turns:,} turns"
     proofs = [rule.certified for rule in rule_set.rules if rule.certified is not None]
-    yield f"{sum(proof.holds for proof in proofs)} certified" if proofs else "none certified: nothing was kept apart"
-    yield f"learned from {sum(found['turns'] for found in rule_set.held_out.values()):,} turns"
+    if proofs:
+        enough = sum(proof.n >= least_proof(proof.precision) for proof in proofs)
+        yield f"{sum(proof.holds for proof in proofs)} certified"
+        yield f"{enough} caught enough of the turns apart for that"
+    else:
+        yield "none certified (nothing was kept apart)"
 
 
-def _table(console: Console, title: str, columns: list[str]) -> Table:
+def _table(console: Console, columns: list[str]) -> Table:
     style = box.SIMPLE_HEAD if console.is_terminal else None
-    table = Table(
-        title=title, title_justify="left", title_style="bold", box=style, padding=(0, 1, 0, 0), pad_edge=False
-    )
+    table = Table(box=style, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     table.add_column(columns[0], no_wrap=True)
     for column in columns[1:]:
         table.add_column(column, justify="right", no_wrap=True)
@@ -78,17 +82,18 @@ def _table(console: Console, title: str, columns: list[str]) -> Table:
 
 def _labels(console: Console, source: str, found: Mapping[str, Any]) -> None:
     title = f"{escape(printable(source))}: {found['turns']:,} turns of {found['conversations']:,} conversations"
-    table = _table(console, title, ["label", "n", "precision", "recall", "F1"])
+    _line(console, title)
+    table = _table(console, ["label", "n", "precision", "recall", "F1"])
     for label, figures in found["labels"].items():
         table.add_row(label, f"{figures['n']:,}", *(_figure(figures[measure]) for measure in MEASURES))
-    table.add_row("all labels alike", f"{found['turns']:,}", "", "", _figure(found["macro_f1"]))
+    table.add_row("macro-F1", f"{found['turns']:,}", "", "", _figure(found["macro_f1"]))
     console.print(table)
 
 
 def _confusion(console: Console, confusion: Mapping[str, Mapping[str, int]]) -> None:
-    table = _table(console, "", ["judge down, rules across", *(_short(label.value) for label in Label)])
+    table = _table(console, ["judged \\ labelled", *(_short(label.value) for label in Label)])
     for label, given in confusion.items():
-        table.add_row(label, *(f"{given[other.value]:,}" if given.get(other.value) else "·" for other in Label))
+        table.add_row(label, *(str(given[other.value]) if given.get(other.value) else "·" for other in Label))
     console.print(table)
 
 
@@ -98,7 +103,7 @@ def _short(label: str) -> str:
 
 def _figure(figure: Any) -> str:
     """A share with its interval; a dash where it is not defined, as is the precision of a label never given."""
-    return "–" if figure[0] != figure[0] else interval(figure)
+    return "–" if figure[0] != figure[0] else interval(figure).replace("1.00", "1.0")
 
 
 def _p_genuine(rule_set: RuleSet) -> Iterator[str]:
@@ -106,10 +111,10 @@ def _p_genuine(rule_set: RuleSet) -> Iterator[str]:
     if not found:
         return
     yield f"p_genuine on {found['n']:,} sampled turns, {found['genuine']:.0%} genuine"
-    yield f"  AUC {_figure(found['auc'])}, F1 at best {_figure(found['f1'])}, calibration error {_figure(found['ece'])}"
+    yield f"  AUC {_figure(found['auc'])}, F1 {_figure(found['f1'])}, calibration error {_figure(found['ece'])}"
     yield (
-        f"  above the threshold for precision .75: precision {_figure(found['precision_at_75'])}, "
-        f"recall {_figure(found['recall_at_75'])}"
+        "  above the threshold that gave precision .75 in the other folds: "
+        f"precision {_figure(found['precision_at_75'])}, recall {_figure(found['recall_at_75'])}"
     )
 
 
