@@ -8,8 +8,8 @@ Ours: forms that people wrote, with learned thresholds, alone and with threshold
 a greedy precision-first list of tree paths (`path_list` below), RIPPER (Cohen 1995; wittgenstein), RuleFit (Friedman &
 Popescu 2008; imodels), FIGS (Tan et al. 2022; imodels), a single decision tree. Those that know two classes take the
 labels one by one: RIPPER as an ordered list, rarest label first, as its author has it; the others by the highest
-probability. Beside them boosted trees that nobody can read. Intervals: bootstrap over conversations. Learners whose library is
-missing are left out. Ends in one JSON line.
+probability. Beside them boosted trees that nobody can read. Intervals: bootstrap over conversations. A learner whose
+library is missing is left out. Ends in one JSON line.
 """
 
 from __future__ import annotations

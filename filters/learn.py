@@ -40,6 +40,8 @@ LEAST_SAMPLED = 200
 STRENGTH, GENUINE_STRENGTH = 0.03, 0.003
 """Inverse of the ridge penalty on the weights of the two linear scores. These and the numbers below were chosen once,
 by cross-validation on the shipped turns."""
+TOLERANCE = 1e-3
+"""Gradient at which their fit ends."""
 RARE = 0.3
 """Turns of a label count (1 / its share) to this power, so that rare labels are heard."""
 SAMPLED_WEIGHT = 10.0
@@ -285,7 +287,7 @@ def fit_scores(name: str, judged: Judged, sampled_weight: float, strength: float
     shares = {label: float((judged.labels == label).mean()) for label in np.unique(judged.labels)}
     weights = np.array([(1 / (len(shares) * shares[label])) ** RARE for label in judged.labels])
     weights = weights * np.where(judged.sampled, sampled_weight, 1.0)
-    model = LogisticRegression(C=strength, max_iter=300, tol=1e-3)
+    model = LogisticRegression(C=strength, max_iter=300, tol=TOLERANCE)
     model.fit((design - center) / scale, judged.labels, sample_weight=weights)
     # A label nobody gave has no row: weights 0 and an intercept far below the others.
     slopes, intercepts = np.zeros((len(LABELS), design.shape[1])), np.full(len(LABELS), -20.0)
