@@ -148,7 +148,7 @@ def rulefit(seed: int) -> Any:
 def ceiling(columns: Matrix, labels: Texts, new: Matrix, seed: int) -> tuple[Texts, int]:
     model = boosted(columns, labels, learn.RARE, seed)
     return model.predict(new).astype("U32"), sum(
-        int(t.get_n_leaf_nodes()) for stage in model._predictors for t in stage
+        int(t.get_n_leaf_nodes()) for stage in model["trees"]._predictors for t in stage
     )
 
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from filters.learn import Judged
 
 CONTEXTS, TURNS = "contexts.jsonl", "judged_turns.jsonl"
+GRADE = "groundedness"
+_KINDS = {str: "text", int: "a whole number"}
 
 
 def read_judged(folder: Path) -> pl.DataFrame:
@@ -52,13 +54,22 @@ def read_judged(folder: Path) -> pl.DataFrame:
                 "messages": json.dumps(contexts[turn["context"]]["messages"], ensure_ascii=False),
                 **context_columns(contexts[turn["context"]]["messages"]),
             }
-            for turn in map(json.loads, read_lines(folder / TURNS))
+            for number, turn in enumerate(map(json.loads, read_lines(folder / TURNS)), 1)
+            if _is_typed(turn, number)
         ]
     except OSError as error:
         raise UsageError(f"{error.filename}: {error.strerror}") from None
     except (ValueError, LookupError, TypeError) as error:
         raise UsageError(f"{folder}: not judged turns as filters/judged has them ({error!r})") from None
     return pl.DataFrame(rows, infer_schema_length=None)
+
+
+def _is_typed(turn: dict[str, Any], number: int) -> bool:
+    """True. Raises: ValueError where a field is not of its type, and what comes after would not say which."""
+    for name, kind in (("id", str), ("context", str), ("source", str), ("text", str), ("label", str), (GRADE, int)):
+        if type(turn[name]) is not kind:
+            raise ValueError(f"{TURNS} line {number}: {name} is {one_line(turn[name], 40)!r}, not {_KINDS[kind]}")
+    return True
 
 
 def read_lines(path: Path) -> list[str]:

@@ -6,6 +6,7 @@ import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -107,6 +108,28 @@ def test_without_turns_apart_none_is_certified(judged: Path, tmp_path: Path) -> 
     assert all(rule.certified is None for rule in rules.sets["text"].rules)
 
 
+def test_it_takes_a_file_as_judges_write_it(judged: Path, tmp_path: Path) -> None:
+    contexts = {row["id"]: row["messages"] for row in lines(judged / "contexts.jsonl")}
+    rows = [
+        {
+            "id": row["id"],
+            "conversation_id": row["context"],
+            "messages": contexts[row["context"]],
+            "turn": row["text"] + " " * number,  # no two alike: of the same turn judged twice one is kept
+            **{name: row[name] for name in ("source", "label", "groundedness")},
+        }
+        for number, row in enumerate(lines(judged / "judged_turns.jsonl"))
+    ]
+    (tmp_path / "judged.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done = train(tmp_path / "judged.jsonl", "-o", tmp_path / "r.json", "--set", "text", "--apart", 0, "--no-ceiling")
+    assert "480 judged turns of 60 conversations (300 tiny, 180 written)" in done.output
+    assert load_rules(str(tmp_path / "r.json")).sets["text"].rules
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -141,12 +164,15 @@ def test_too_few_turns_are_one_line(judged: Path, tmp_path: Path) -> None:
         ({"label": "follow_up"}, "0 of the 240 sampled turns are not genuine"),
         ({"source": "written"}, "no sampled turns"),
         ({"label": "rude"}, "label 'rude' is none of malformed"),
+        ({"label": 3}, "judged_turns.jsonl line 1: label is '3', not text"),
+        ({"text": None}, "judged_turns.jsonl line 1: text is 'None', not text"),
+        ({"groundedness": "high"}, "groundedness is 'high', not a whole number"),
         ({"context": "c1"}, "too few to cross-validate"),
     ],
 )
 def test_turns_that_teach_nothing_are_one_line(tmp_path: Path, change: dict[str, str], message: str) -> None:
     path = write_judged(tmp_path) / "judged_turns.jsonl"
-    rows = [json.loads(line) | change for line in path.read_text().splitlines()]
+    rows = [row | change for row in lines(path)]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     apart = ["--apart", 0] if "context" in change else []
     found = mistake(tmp_path, "-o", tmp_path / "r.json", *apart)
