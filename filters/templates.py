@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from filters.features import FEATURES
+from filters.features import FEATURES, SETS
 from filters.labels import Label
 from filters.scores import score_name
 
@@ -39,11 +39,16 @@ class Template:
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """A rule on learned scores. Of a test with several values the first is where the search begins."""
+    """A rule on learned scores. Of a test with several values the first is where the search begins.
+
+    Attributes:
+        sets: Rule sets it is for: some tests need what only one of them measures.
+    """
 
     name: str
     label: Label
     tests: tuple[Choice, ...]
+    sets: tuple[str, ...] = tuple(SETS)
 
 
 def _at_least(feature: str, *values: float) -> Choice:
@@ -220,19 +225,26 @@ _SCORES = (0.4, *(round(0.1 + 0.05 * step, 2) for step in range(18)))
 _DOUBTS = (1.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.8)
 _HARDLY = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4)
 _FOLLOW_UP = score_name(Label.FOLLOW_UP)
+# Who asks or speaks of himself is a user, however like the assistant's the words are: people who talk with an agent are
+# as polite as it is, and the judged turns hold few of them.
+_SAID = (_at_most("question", 0), _at_most("first_person", 0.06))
 
 SCORED = (
     *(
-        Scored(f"reads like {words}", label, (_at_least(score_name(label), *_SCORES), _at_most("p_genuine", *_DOUBTS)))
-        for label, words in (
-            (Label.DEGENERATE, "nothing said"),
-            (Label.META_PLANNING, "a plan for the turn"),
-            (Label.ASSISTANT_RESTATEMENT, "the answer again"),
-            (Label.PROMPT_RESTATEMENT, "the question again"),
-            (Label.IDENTITY_LEAKAGE, "the assistant's voice"),
-            (Label.MALFORMED, "gibberish"),
-            (Label.GENERIC, "a remark for any answer"),
-            (Label.OFF_TOPIC, "another subject"),
+        Scored(
+            f"reads like {words}",
+            label,
+            (_at_least(score_name(label), *_SCORES), _at_most("p_genuine", *_DOUBTS), *besides),
+        )
+        for label, words, besides in (
+            (Label.DEGENERATE, "nothing said", ()),
+            (Label.META_PLANNING, "a plan for the turn", ()),
+            (Label.ASSISTANT_RESTATEMENT, "the answer again", _SAID),
+            (Label.PROMPT_RESTATEMENT, "the question again", ()),
+            (Label.IDENTITY_LEAKAGE, "the assistant's voice", _SAID),
+            (Label.MALFORMED, "gibberish", ()),
+            (Label.GENERIC, "a remark for any answer", ()),
+            (Label.OFF_TOPIC, "another subject", ()),
         )
     ),
     Scored("hardly a follow-up", Label.OFF_TOPIC, (_at_most("p_genuine", *_HARDLY), _at_most(_FOLLOW_UP, 0.5))),
