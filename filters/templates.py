@@ -60,7 +60,7 @@ def _at_most(feature: str, *values: float) -> Choice:
 
 
 _SHARES = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
-_MARGINS = (-0.4, -0.35, -0.3, -0.25, -0.2, -0.15, -0.1)
+_MARGINS = (-0.4, -0.35, -0.3, -0.25, -0.2, -0.15)
 _NATS = (-1.0, -0.5, -0.25, -0.1, 0.0, 0.1, 0.2, 0.3)
 
 TEMPLATES = (
@@ -257,8 +257,21 @@ SCORED = (
         Label.PROMPT_RESTATEMENT,
         (
             _at_least(score_name(Label.PROMPT_RESTATEMENT), *_SCORES),
-            _at_least("cos_query", 0.65, 0.7, 0.75, 0.8),
-            _at_most("cos_margin", -0.1, -0.15, -0.2),
+            _at_least("cos_query", 0.65, 0.7, 0.75),
+            _at_most("cos_margin", -0.12, -0.15, -0.2),
+            _at_most("answer_pmi", 0.3, 0.2),
+        ),
+        _WITH_SIGNALS,
+    ),
+    # `cos_query` is that to the last user message; a low one with the words of an earlier message means an older one.
+    Scored(
+        "reads like an older question again",
+        Label.PROMPT_RESTATEMENT,
+        (
+            _at_least(score_name(Label.PROMPT_RESTATEMENT), *_SCORES),
+            _at_least("query_cover", 0.3, 0.4),
+            _at_least("query_recall", 0.8, 0.9),
+            _at_most("cos_query", 0.5, 0.4, 0.35),
         ),
         _WITH_SIGNALS,
     ),
