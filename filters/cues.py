@@ -73,7 +73,9 @@ ASSISTANT = phrases(
     i'm sorry,? but i can't
     how (?:can|may) i (?:help|assist)(?: you)?
     what can i (?:help|do for) you
-    let me know if you
+    let me know if you(?:'d| would) (?:like|prefer)
+    let me know if you (?:have|want|run into|get stuck)
+    let me know if you need (?:any |more |some )?(?:help|assistance|clarification|guidance|examples?)
     let me know if there(?:'s| is) anything(?: else)? (?:that )?(?:you|i can|we can)
     let me know if there are any questions
     feel free to (?:ask|reach|share|let)

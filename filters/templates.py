@@ -275,6 +275,11 @@ SCORED = (
         ),
         _WITH_SIGNALS,
     ),
+    Scored(
+        "offers help like the assistant",
+        Label.IDENTITY_LEAKAGE,
+        (_at_least(score_name(Label.IDENTITY_LEAKAGE), 0.4, 0.5, 0.6, 0.7), _at_least("assistant", 1)),
+    ),
     _reads_like(
         "the assistant's voice",
         Label.IDENTITY_LEAKAGE,

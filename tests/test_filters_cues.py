@@ -68,6 +68,7 @@ def test_what_people_write_is_no_end_mark(turn: str) -> None:
         "Please let me know if there's anything else I should send.",
         "Thank you for sharing that detail, and thanks for the clarification.",
         "Thank you for your patience, I have found the number.",
+        "My name is Ann Lee. Please let me know if you need anything else.",
     ],
 )
 def test_a_polite_customer_does_not_speak_from_the_assistants_seat(turn: str) -> None:
@@ -80,6 +81,8 @@ def test_a_polite_customer_does_not_speak_from_the_assistants_seat(turn: str) ->
         "It is resolved! Is there anything else I can assist you with?",
         "Is there anything else you'd like to change?",
         "Let me know if there is anything else you need.",
+        "Let me know if you need help with that, or if you’d like an example.",
+        "Roaming is off. Would you like me to turn it on for you?",
         "Let me know if there are any questions I can answer.",
         "You’re welcome! How can I help?",
     ],
