@@ -341,7 +341,7 @@ def _assemble(name: str, judged: Judged, learned: RuleSet, held_out: _Scored) ->
     prepared = judged.features.plus({**columns, "p_genuine": calibration.probability(held_out.odds)})
     decided = RuleSet(name, readable).decide(prepared)
     fired = np.array([readable[index].label.value if index >= 0 else "" for index in decided], dtype="U32")
-    scored = fit_scored(prepared, judged.labels, judged.sampled, fired)
+    scored = fit_scored(name, prepared, judged.labels, judged.sampled, fired)
     return replace(learned, rules=(*readable, *scored), calibration=calibration)
 
 
