@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,7 +38,8 @@ def with_interval(
     rng = np.random.default_rng(seed)
     point = measure(np.arange(len(groups)))
     drawn = np.array([measure(resampled(groups, rng)) for _ in range(DRAWS)])
-    with np.errstate(all="ignore"):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # A figure that no draw has is NaN, and needs no remark.
         low, high = np.nanpercentile(drawn, [2.5, 97.5], axis=0)
     return [
         (round(float(a), 4), round(float(b), 4), round(float(c), 4)) for a, b, c in zip(point, low, high, strict=True)
