@@ -190,6 +190,27 @@ def test_no_model_sees_the_fold_it_is_asked_about(rows: pl.DataFrame, monkeypatc
     assert held_out.labels[row] == pytest.approx(own, abs=1e-12)
 
 
+def test_thresholds_are_put_on_scores_of_models_that_never_saw_the_fold(
+    rows: pl.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rules that are asked about a fold were chosen on other turns, whose scores are by models without that fold."""
+    judged = read(rows)
+    fitted = learn._Fitted("text", judged)
+    without = {fold: fitted.held_out(fold).odds[judged.folds != fold].tolist() for fold in range(FOLDS)}
+    chosen_on = []
+    real = learn._assemble
+
+    def spy(name: str, inside: Judged, learned: RuleSet, held_out: learn._Scored) -> RuleSet:
+        chosen_on.append((set(range(FOLDS)) - set(inside.folds.tolist()), held_out.odds.tolist()))
+        return real(name, inside, learned, held_out)
+
+    monkeypatch.setattr(learn, "_assemble", spy)
+    monkeypatch.setattr(learn, "fit_scored", lambda *_: ())
+    learn_set("text", judged)
+    assert chosen_on[:FOLDS] == [({fold}, odds) for fold, odds in without.items()]
+    assert chosen_on[FOLDS][0] == set()
+
+
 def test_precisions_are_of_held_out_turns(rows: pl.DataFrame, rules: Rules) -> None:
     (text,) = rules.sets.values()
     for source, sampled in (("sampled", True), (WRITTEN, False)):
