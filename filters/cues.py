@@ -48,9 +48,12 @@ CONTROL = re.compile(
     r"|</?(?:think|tool_call|tool_response|tools|answer|reasoning|reponame|file_sep|fim_[a-z]{3,6}|jupyter_[a-z]{3,12}"
     r"|function_call|repo_name|empty_output|gh_stars|issue_(?:start|comment|closed)|commit_(?:before|msg|after))>"
     r"|</?(?:seed|minimax):[a-z_]{2,24}>|</?longcat_[a-z_]{2,24}>|<role>[A-Z]{2,16}</role>"
-    r"|<extra_id_\d{1,3}>|<0x[0-9A-Fa-f]{2}>|<reserved_?\d{0,4}>|<unused\d{1,3}>",
+    r"|<extra_id_\d{1,3}>|<0x[0-9A-Fa-f]{2}>|<reserved_?\d{0,4}>|<unused\d{1,3}>"
+    r"|###[A-Z][A-Z_-]{2,24}###|</?meta>"  # What simulated users are told to end with: tau-bench's ###STOP###
+    r"|[<\[](?:STOP|END|EOC|[A-Z]{2,12}_TASK_DONE|END[ _]OF[ _](?:TURN|CHAT|CONVERSATION|DIALOG(?:UE)?)"
+    r"|END[ _](?:CHAT|CONVERSATION|DIALOG(?:UE)?)|(?:CHAT|CONVERSATION|DIALOG(?:UE)?)[ _](?:END|OVER|ENDED))[>\]]",
 )
-"""Control tokens of the known chat templates, whole or cut."""
+"""Control tokens of the known chat templates, whole or cut, and marks by which user simulators end."""
 
 ROLE_MARKER = re.compile(
     r"^[\s*#>\[(]{0,4}(?:user|assistant|system|human|ai|bot|chatbot|model|tool|customer|agent|usuario|asistente|"
@@ -70,8 +73,11 @@ ASSISTANT = phrases(
     i'm sorry,? but i can't
     how (?:can|may) i (?:help|assist)(?: you)?
     what can i (?:help|do for) you
-    let me know if you
-    let me know if there
+    let me know if you(?:'d| would) (?:like|prefer)
+    let me know if you (?:have|want|run into|get stuck)
+    let me know if you need (?:any |more |some )?(?:help|assistance|clarification|guidance|examples?)
+    let me know if there(?:'s| is) anything(?: else)? (?:that )?(?:you|i can|we can)
+    let me know if there are any questions
     feel free to (?:ask|reach|share|let)
     i hope (?:this|that) helps
     hope (?:this|that) helps
@@ -85,9 +91,10 @@ ASSISTANT = phrases(
     if you'd like,? i can
     i can help you
     i can (?:also )?(?:write|draft|show|explain|walk|provide) (?:you|it|a)
-    is there anything else
-    thank you for (?:your (?:question|feedback|patience|message)|sharing|reaching|providing)
-    thanks for (?:sharing|reaching|providing|the (?:details|clarification))
+    anything else (?:that )?(?:i|we) can (?:help|assist|clarify|explain|do for you)
+    anything else you(?:'d| would) like
+    thank you for (?:your (?:question|feedback|message)|reaching)
+    thanks for reaching
     you're (?:very |most )?welcome
     please (?:provide|share) (?:me with )?(?:the|your|more)
     """,

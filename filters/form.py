@@ -203,7 +203,7 @@ _IN_WORD = np.zeros(CLASSES, dtype=np.bool_)
 _IN_WORD[_WORD] = True
 
 
-_MAY_BE_CONTROL = re.compile(r"[<>\[\]｜]")
+_MAY_BE_CONTROL = re.compile(r"[<>\[\]｜]|###")
 
 
 def _control(batch: Batch) -> Column:

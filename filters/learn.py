@@ -16,10 +16,11 @@ import numpy as np
 
 from filters.boosted import LEAF, Boosted, Tree
 from filters.calibration import Calibration, Weights
+from filters.certify import MIN_PRECISION, certify, kept_apart
 from filters.features import FEATURES, SETS, Features, compute
 from filters.labels import Label
 from filters.quality import quality, report, resampled
-from filters.rules import Certified, Precision, Rule, Rules, RuleSet
+from filters.rules import Precision, Rule, Rules, RuleSet
 from filters.scores import LABELS, Scores, score_name, views
 from filters.search import fit_rules, fit_scored
 
@@ -39,6 +40,8 @@ LEAST_SAMPLED = 200
 STRENGTH, GENUINE_STRENGTH = 0.03, 0.003
 """Inverse of the ridge penalty on the weights of the two linear scores. These and the numbers below were chosen once,
 by cross-validation on the shipped turns."""
+TOLERANCE = 1e-3
+"""Gradient at which their fit ends."""
 RARE = 0.3
 """Turns of a label count (1 / its share) to this power, so that rare labels are heard."""
 SAMPLED_WEIGHT = 10.0
@@ -91,8 +94,9 @@ def train(
     table: pl.DataFrame,
     models: Mapping[str, Any] | None = None,
     seed: int = 0,
-    min_precision: float | Mapping[str, float] = 0.9,
+    min_precision: float | Mapping[str, float] = MIN_PRECISION,
     apart: float = 0.0,
+    only: str | None = None,
 ) -> Rules:
     """A rule set for every tier set whose signals the table has.
 
@@ -100,35 +104,23 @@ def train(
         table: The columns that `filters.label` takes, the judge's `label`, `source` (`written`, or the generator's
             name), `context` (the conversation), and the signal columns that were measured.
         models: `scorer` and `embedder` that measured the signals; kept in the rules.
-        min_precision: What a rule is to prove, for all labels or by label.
+        min_precision: What a rule is to prove, for all labels or by label (`certify.MIN_PRECISION` for the others).
         apart: Share of the conversations that nothing is learned from; there rules prove their precision. With 0
             none is certified.
+        only: The one set to learn.
 
     Raises:
-        ValueError: A column is missing, or a label is none of the rubric's.
+        ValueError: A column is missing, a label is none of the rubric's, or the turns are too few.
     """
     from threadpoolctl import threadpool_limits
 
     judged = read(table, seed)
-    wanted = dict.fromkeys(LABELS, min_precision) if isinstance(min_precision, float | int) else dict(min_precision)
-    aside = _apart(judged.groups, apart, seed)
-    known = {}
-    for name, inputs in INPUTS.items():
-        signals = tuple(feature for feature in inputs if FEATURES[feature].tier != "text")
-        rows = np.isfinite(judged.features.matrix(signals)).all(axis=1) if signals else np.ones(len(aside), dtype=bool)
-        if (rows & judged.sampled & ~aside).sum() >= LEAST_SAMPLED:
-            known[name] = rows
-    if not known:
-        raise ValueError(f"fewer than {LEAST_SAMPLED} sampled turns: too few to calibrate p_genuine")
+    aside = kept_apart(judged.groups, apart, seed)
     with threadpool_limits(1):  # Many small fits: threads would only wait for each other.
-        sets = {
-            name: _certified(
-                learn_set(name, judged.take(np.flatnonzero(rows & ~aside)), seed),
-                judged.take(np.flatnonzero(rows & aside)),
-                wanted,
-            )
-            for name, rows in known.items()
-        }
+        sets = {}
+        for name, (inside, outside) in divided(judged, aside, only).items():
+            learned = learn_set(name, inside, seed)
+            sets[name] = certify(learned, outside.features, outside.labels, min_precision)
     training = {
         "sha256": _fingerprint(table),
         "turns": len(table),
@@ -138,6 +130,44 @@ def train(
         "folds": FOLDS,
     }
     return Rules(sets, training, dict(models or {}))
+
+
+def divided(judged: Judged, aside: Flags, only: str | None = None) -> dict[str, tuple[Judged, Judged]]:
+    """For each set that can be learned: the turns to learn from, and those kept apart, that have its signals.
+
+    Args:
+        aside: Turns kept apart, shape (n,).
+        only: The one set that is wanted.
+
+    Raises:
+        ValueError: There are too few turns for any.
+    """
+    found, most = {}, 0
+    for name, inputs in INPUTS.items():
+        if only not in (None, name):
+            continue
+        signals = tuple(feature for feature in inputs if FEATURES[feature].tier != "text")
+        rows = np.isfinite(judged.features.matrix(signals)).all(axis=1) if signals else np.ones(len(aside), dtype=bool)
+        usable = rows & judged.sampled & ~aside
+        most = max(most, int(usable.sum()))
+        if usable.sum() >= LEAST_SAMPLED:
+            _must_be_spread(judged, usable)
+            found[name] = judged.take(np.flatnonzero(rows & ~aside)), judged.take(np.flatnonzero(rows & aside))
+    if not found:
+        having = " that have all signals" if only == "full" else ""
+        kept = f" besides the {int((judged.sampled & aside).sum())} kept apart" if aside.any() else ""
+        raise ValueError(f"only {most} sampled turns{having}{kept}; p_genuine takes {LEAST_SAMPLED} to be calibrated")
+    return found
+
+
+def _must_be_spread(judged: Judged, usable: Flags) -> None:
+    """Two folds at a time are left out in learning; what is left must have turns of both kinds."""
+    for rows, kind in ((usable & judged.genuine, "genuine"), (usable & ~judged.genuine, "not genuine")):
+        if len(np.unique(judged.folds[rows])) < 3:
+            raise ValueError(
+                f"{int(rows.sum())} of the {int(usable.sum())} sampled turns are {kind}, in "
+                f"{len(np.unique(judged.groups[rows]))} conversations: too few to cross-validate"
+            )
 
 
 def read(table: pl.DataFrame, seed: int = 0) -> Judged:
@@ -151,7 +181,10 @@ def read(table: pl.DataFrame, seed: int = 0) -> Judged:
         if column not in table.columns:
             raise ValueError(f"judged turns need the column `{column}`")
     table = table.sort("context", "source", "turn")
-    labels = np.array([Label(text).value for text in table["label"]])
+    foreign = sorted({str(text) for text in table["label"]} - set(Label))
+    if foreign:
+        raise ValueError(f"label {foreign[0]!r} is none of {', '.join(Label)}")
+    labels = np.array(table["label"].to_list())
     groups, sources = (table[name].to_numpy().astype(str) for name in ("context", "source"))
     if (sources == WRITTEN).all():
         raise ValueError("no sampled turns: every source is `written`, and those cannot calibrate p_genuine")
@@ -257,7 +290,7 @@ def fit_scores(name: str, judged: Judged, sampled_weight: float, strength: float
     shares = {label: float((judged.labels == label).mean()) for label in np.unique(judged.labels)}
     weights = np.array([(1 / (len(shares) * shares[label])) ** RARE for label in judged.labels])
     weights = weights * np.where(judged.sampled, sampled_weight, 1.0)
-    model = LogisticRegression(C=strength, max_iter=300, tol=1e-3)
+    model = LogisticRegression(C=strength, max_iter=300, tol=TOLERANCE)
     model.fit((design - center) / scale, judged.labels, sample_weight=weights)
     # A label nobody gave has no row: weights 0 and an intercept far below the others.
     slopes, intercepts = np.zeros((len(LABELS), design.shape[1])), np.full(len(LABELS), -20.0)
@@ -308,7 +341,7 @@ def _assemble(name: str, judged: Judged, learned: RuleSet, held_out: _Scored) ->
     prepared = judged.features.plus({**columns, "p_genuine": calibration.probability(held_out.odds)})
     decided = RuleSet(name, readable).decide(prepared)
     fired = np.array([readable[index].label.value if index >= 0 else "" for index in decided], dtype="U32")
-    scored = fit_scored(prepared, judged.labels, judged.sampled, fired)
+    scored = fit_scored(name, prepared, judged.labels, judged.sampled, fired)
     return replace(learned, rules=(*readable, *scored), calibration=calibration)
 
 
@@ -351,34 +384,6 @@ def _sources(judged: Judged) -> dict[str, Flags]:
         "sampled": judged.sampled,
         **{str(source): np.asarray(judged.sources == source) for source in np.unique(judged.sources)},
     }
-
-
-def _apart(groups: Texts, share: float, seed: int) -> Flags:
-    """Turns of the conversations that are kept apart; shape (n,)."""
-    names, index = np.unique(groups, return_inverse=True)
-    order = np.random.default_rng(seed + 1).permutation(len(names))
-    return np.asarray(order[index] < round(share * len(names)), dtype=np.bool_)
-
-
-def _certified(learned: RuleSet, apart: Judged, wanted: Mapping[str, float]) -> RuleSet:
-    """The set with what each rule proved on turns that nothing was learned from."""
-    if not len(apart.labels):
-        return learned
-    decided = learned.decide(learned.prepare(apart.features))
-    rules = []
-    for index, rule in enumerate(learned.rules):
-        caught = apart.labels[decided == index]
-        right = int((caught == rule.label.value).sum())
-        asked = wanted.get(rule.label.value, 0.9)
-        rules.append(replace(rule, certified=Certified(asked, len(caught), right, lower_bound(right, len(caught)))))
-    return replace(learned, rules=tuple(rules))
-
-
-def lower_bound(right: int, n: int, confidence: float = 0.95) -> float:
-    """Exact lower one-sided bound of a proportion (Clopper & Pearson 1934); 0 without a hit."""
-    from scipy.stats import beta  # type: ignore[import-untyped]
-
-    return round(float(beta.ppf(1 - confidence, right, n - right + 1)), 4) if right else 0.0
 
 
 def _fingerprint(table: pl.DataFrame) -> str:

@@ -38,8 +38,8 @@ def with_interval(
     rng = np.random.default_rng(seed)
     point = measure(np.arange(len(groups)))
     drawn = np.array([measure(resampled(groups, rng)) for _ in range(DRAWS)])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # A figure that no draw has is NaN, and needs no remark.
+    with warnings.catch_warnings():  # A figure that no draw defines: the precision of a label never given.
+        warnings.simplefilter("ignore", RuntimeWarning)
         low, high = np.nanpercentile(drawn, [2.5, 97.5], axis=0)
     return [
         (round(float(a), 4), round(float(b), 4), round(float(c), 4)) for a, b, c in zip(point, low, high, strict=True)

@@ -90,7 +90,7 @@ _ROUNDS = 3
 
 
 def fit_scored(
-    prepared: Features, labels: NDArray[np.str_], sampled: Flags, fired: NDArray[np.str_]
+    name: str, prepared: Features, labels: NDArray[np.str_], sampled: Flags, fired: NDArray[np.str_]
 ) -> tuple[Rule, ...]:
     """Rules that test the learned scores, for the turns no other rule took.
 
@@ -100,21 +100,23 @@ def fit_scored(
     sampled ones stand in for them.
 
     Args:
+        name: Rule set; a form may be for one of them only.
         prepared: With held-out scores.
         fired: Label given by the rules before these, empty where none fired; shape (n,).
     """
     left = np.flatnonzero(fired == "")
+    forms = [template for template in SCORED if name in template.sets]
     held = {
         test: Threshold(*test).holds(prepared)[left]
-        for template in SCORED
+        for template in forms
         for feature, op, values in template.tests
         for test in ((feature, op, value) for value in values)
     }
-    chosen = [[values[0] for _, _, values in template.tests] for template in SCORED]
+    chosen = [[values[0] for _, _, values in template.tests] for template in forms]
 
     def objective() -> float:
         given, open_ = fired.copy(), np.ones(len(left), dtype=np.bool_)
-        for template, values in zip(SCORED, chosen, strict=True):
+        for template, values in zip(forms, chosen, strict=True):
             fires = open_.copy()
             for (feature, op, _), value in zip(template.tests, values, strict=True):
                 fires &= held[feature, op, value]
@@ -126,7 +128,7 @@ def fit_scored(
     best = objective()
     for _ in range(_ROUNDS):
         before = best
-        for template, values in zip(SCORED, chosen, strict=True):
+        for template, values in zip(forms, chosen, strict=True):
             for place, (_, _, options) in enumerate(template.tests):
                 kept = values[place]
                 for value in options:
@@ -137,11 +139,11 @@ def fit_scored(
         if best <= before:
             break
     rules = []
-    for template, values in zip(SCORED, chosen, strict=True):
+    for template, values in zip(forms, chosen, strict=True):
         tests = [(feature, op, value) for (feature, op, _), value in zip(template.tests, values, strict=True)]
-        if any(op == "<=" and value <= 0.0 for _, op, value in tests):
+        if any(feature == "p_genuine" and op == "<=" and value <= 0.0 for feature, op, value in tests):
             continue  # Found useless: no probability is that low.
-        telling = tuple(Threshold(*test) for test in tests if test[1:] != ("<=", 1.0))
+        telling = tuple(Threshold(*test) for test in tests if test != ("p_genuine", "<=", 1.0))
         rules.append(Rule(template.name, template.label, telling))
     return tuple(rules)
 

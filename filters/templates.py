@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from filters.features import FEATURES
+from filters.features import FEATURES, SETS
 from filters.labels import Label
 from filters.scores import score_name
 
@@ -39,11 +39,16 @@ class Template:
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """A rule on learned scores. Of a test with several values the first is where the search begins."""
+    """A rule on learned scores. Of a test with several values the first is where the search begins.
+
+    Attributes:
+        sets: Rule sets it is for: some tests need what only one of them measures.
+    """
 
     name: str
     label: Label
     tests: tuple[Choice, ...]
+    sets: tuple[str, ...] = tuple(SETS)
 
 
 def _at_least(feature: str, *values: float) -> Choice:
@@ -55,6 +60,7 @@ def _at_most(feature: str, *values: float) -> Choice:
 
 
 _SHARES = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+_MARGINS = (-0.4, -0.35, -0.3, -0.25, -0.2, -0.15)
 _NATS = (-1.0, -0.5, -0.25, -0.1, 0.0, 0.1, 0.2, 0.3)
 
 TEMPLATES = (
@@ -124,6 +130,17 @@ TEMPLATES = (
         (_at_least("query_cover", *_SHARES), _at_least("query_recall", *_SHARES), _at_most("answer_only", 0, 1)),
     ),
     Template(
+        "only words of an earlier user message",
+        Label.PROMPT_RESTATEMENT,
+        (
+            _at_least("query_cover", 0.9),
+            _at_most("new", 0),
+            _at_most("answer_only", 0),
+            _at_least("content", 6),
+        ),
+        certain=True,
+    ),
+    Template(
         "part of an earlier user message",
         Label.PROMPT_RESTATEMENT,
         (_at_least("query_cover", *_SHARES), _at_least("query_run", 0.2, 0.4, 0.6, 0.8), _at_most("answer_only", 0, 1)),
@@ -141,7 +158,7 @@ TEMPLATES = (
     Template(
         "copies wording of the answer",
         Label.ASSISTANT_RESTATEMENT,
-        (_at_least("answer_run", 0.3, 0.4, 0.5, 0.6, 0.7, 0.8), _at_most("question", 0)),
+        (_at_least("answer_run", 0.3, 0.4, 0.5, 0.6, 0.7, 0.8), _at_most("question", 0), _at_most("question_word", 0)),
     ),
     Template(
         "says the answer again",
@@ -186,7 +203,7 @@ TEMPLATES = (
     Template(
         "close to the question, not to the answer",
         Label.PROMPT_RESTATEMENT,
-        (_at_least("cos_query", 0.6, 0.7, 0.8, 0.9), _at_most("answer_only", 0, 1), _at_most("answer_pmi", *_NATS)),
+        (_at_least("cos_query", 0.6, 0.7, 0.8, 0.9), _at_most("answer_only", 0, 1), _at_most("cos_margin", *_MARGINS)),
     ),
     Template("unlikely wording", Label.MALFORMED, (_at_most("fluency", -7, -6.5, -6, -5.5, -5, -4.5),)),
     Template(
@@ -218,23 +235,94 @@ TEMPLATES = (
 
 _SCORES = (0.4, *(round(0.1 + 0.05 * step, 2) for step in range(18)))
 _DOUBTS = (1.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.8)
+_GIBBERISH = (0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9)
 _HARDLY = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4)
 _FOLLOW_UP = score_name(Label.FOLLOW_UP)
+_WITHOUT_SIGNALS, _WITH_SIGNALS = ("text",), ("full",)
 
+
+def _reads_like(words: str, label: Label, *besides: Choice, sets: tuple[str, ...] = tuple(SETS)) -> Scored:
+    tests = (_at_least(score_name(label), *_SCORES), _at_most("p_genuine", *_DOUBTS), *besides)
+    return Scored(f"reads like {words}", label, tests, sets)
+
+
+# The judged turns hold few of what people write to an agent, politely and at length, or after an answer that they go
+# on from in their own words. So a score alone does not make a hard label: what the label says must be seen as well.
 SCORED = (
-    *(
-        Scored(f"reads like {words}", label, (_at_least(score_name(label), *_SCORES), _at_most("p_genuine", *_DOUBTS)))
-        for label, words in (
-            (Label.DEGENERATE, "nothing said"),
-            (Label.META_PLANNING, "a plan for the turn"),
-            (Label.ASSISTANT_RESTATEMENT, "the answer again"),
-            (Label.PROMPT_RESTATEMENT, "the question again"),
-            (Label.IDENTITY_LEAKAGE, "the assistant's voice"),
-            (Label.MALFORMED, "gibberish"),
-            (Label.GENERIC, "a remark for any answer"),
-            (Label.OFF_TOPIC, "another subject"),
-        )
+    _reads_like("nothing said", Label.DEGENERATE),
+    _reads_like("a plan for the turn", Label.META_PLANNING, sets=_WITHOUT_SIGNALS),
+    _reads_like("a plan for the turn", Label.META_PLANNING, _at_most("fluency", -4.0), sets=_WITH_SIGNALS),
+    # Who asks, or speaks of himself, is a user.
+    _reads_like(
+        "the answer again", Label.ASSISTANT_RESTATEMENT, _at_most("question", 0), _at_most("first_person", 0.06)
     ),
+    _reads_like(
+        "the question again",
+        Label.PROMPT_RESTATEMENT,
+        _at_least("query_cover", 0.3, 0.4),
+        _at_least("query_recall", 0.4, 0.5),
+        sets=_WITHOUT_SIGNALS,
+    ),
+    Scored(
+        "reads like the question again",
+        Label.PROMPT_RESTATEMENT,
+        (
+            _at_least(score_name(Label.PROMPT_RESTATEMENT), *_SCORES),
+            _at_least("cos_query", 0.65, 0.7, 0.75),
+            _at_most("cos_margin", -0.12, -0.15, -0.2),
+            _at_most("answer_pmi", 0.3, 0.2),
+        ),
+        _WITH_SIGNALS,
+    ),
+    # `cos_query` is that to the last user message; a low one with the words of an earlier message means an older one.
+    Scored(
+        "reads like an older question again",
+        Label.PROMPT_RESTATEMENT,
+        (
+            _at_least(score_name(Label.PROMPT_RESTATEMENT), *_SCORES),
+            _at_least("query_cover", 0.3, 0.4),
+            _at_least("query_recall", 0.8, 0.9),
+            _at_most("cos_query", 0.5, 0.4, 0.35),
+        ),
+        _WITH_SIGNALS,
+    ),
+    Scored(
+        "offers help like the assistant",
+        Label.IDENTITY_LEAKAGE,
+        (_at_least(score_name(Label.IDENTITY_LEAKAGE), 0.4, 0.5, 0.6, 0.7), _at_least("assistant", 1)),
+    ),
+    _reads_like(
+        "the assistant's voice",
+        Label.IDENTITY_LEAKAGE,
+        _at_most("question", 0),
+        _at_most("first_person", 0.06),
+        sets=_WITHOUT_SIGNALS,
+    ),
+    _reads_like(
+        "the assistant's voice",
+        Label.IDENTITY_LEAKAGE,
+        _at_most("question", 1),
+        _at_most("role_ratio", 0.1, 0.0, -0.05),
+        sets=_WITH_SIGNALS,
+    ),
+    Scored(
+        "reads like gibberish",
+        Label.MALFORMED,
+        (_at_least(score_name(Label.MALFORMED), *_GIBBERISH), _at_most("p_genuine", 0.3, 0.2, 0.1, 0.05)),
+        _WITHOUT_SIGNALS,
+    ),
+    Scored(
+        "reads like gibberish",
+        Label.MALFORMED,
+        (
+            _at_least(score_name(Label.MALFORMED), *_GIBBERISH),
+            _at_most("p_genuine", 0.3, 0.2, 0.1, 0.05),
+            _at_most("mean_logprob", -3.5, -4.0),
+        ),
+        _WITH_SIGNALS,
+    ),
+    _reads_like("a remark for any answer", Label.GENERIC),
+    _reads_like("another subject", Label.OFF_TOPIC),
     Scored("hardly a follow-up", Label.OFF_TOPIC, (_at_most("p_genuine", *_HARDLY), _at_most(_FOLLOW_UP, 0.5))),
     Scored(
         "hardly a follow-up, though it reads like one",

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
@@ -11,8 +14,14 @@ from selfplay.atomic import replacing
 from selfplay.errors import UsageError
 from selfplay.signals.measure import SIGNALS, default_scorer, measure, signal_versions
 from selfplay.tables import context_columns
+from selfplay.terminal import one_line
+
+if TYPE_CHECKING:
+    from filters.learn import Judged
 
 CONTEXTS, TURNS = "contexts.jsonl", "judged_turns.jsonl"
+GRADE = "groundedness"
+_KINDS = {str: "text", int: "a whole number"}
 
 
 def read_judged(folder: Path) -> pl.DataFrame:
@@ -45,13 +54,22 @@ def read_judged(folder: Path) -> pl.DataFrame:
                 "messages": json.dumps(contexts[turn["context"]]["messages"], ensure_ascii=False),
                 **context_columns(contexts[turn["context"]]["messages"]),
             }
-            for turn in map(json.loads, read_lines(folder / TURNS))
+            for number, turn in enumerate(map(json.loads, read_lines(folder / TURNS)), 1)
+            if _is_typed(turn, number)
         ]
     except OSError as error:
         raise UsageError(f"{error.filename}: {error.strerror}") from None
     except (ValueError, LookupError, TypeError) as error:
         raise UsageError(f"{folder}: not judged turns as filters/judged has them ({error!r})") from None
     return pl.DataFrame(rows, infer_schema_length=None)
+
+
+def _is_typed(turn: dict[str, Any], number: int) -> bool:
+    """True. Raises: ValueError where a field is not of its type, and what comes after would not say which."""
+    for name, kind in (("id", str), ("context", str), ("source", str), ("text", str), ("label", str), (GRADE, int)):
+        if type(turn[name]) is not kind:
+            raise ValueError(f"{TURNS} line {number}: {name} is {one_line(turn[name], 40)!r}, not {_KINDS[kind]}")
+    return True
 
 
 def read_lines(path: Path) -> list[str]:
@@ -88,34 +106,97 @@ def measured(table: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, object]]:
         scorer.close()
 
 
-def train(folder: Path, rules: Path | None, weights: Path | None, kept: Path | None) -> None:
-    """Learns what a path is given for.
+def with_signals(table: pl.DataFrame, kept: Path | None) -> tuple[pl.DataFrame, dict[str, object]]:
+    """The table with all signals, from `kept` if that is there, else measured and put there; and what measured them."""
+    if kept is not None and kept.exists():
+        return read_signals(kept, table)
+    table, models = measured(table)
+    if kept is not None:
+        columns = [name for names in SIGNALS.values() for name in names]
+        with replacing(kept) as path:
+            table.select("id", *columns).write_parquet(path, metadata={"models": json.dumps(models)})
+    return table, models
+
+
+def train(
+    folder: Path,
+    rules: Path | None,
+    weights: Path | None,
+    kept: Path | None,
+    *,
+    only: str | None = None,
+    min_precision: Mapping[str, float] | None = None,
+    apart: float = 0.2,
+    seed: int = 0,
+    ceiling: bool = True,
+) -> None:
+    """Learns what a path is given for, and prints how good the rules are.
 
     Args:
+        folder: Judged turns, as `read_judged` takes them.
         rules: Where the rule set goes.
         weights: Where the ranking weights go.
         kept: Parquet of measured signals: taken from there if it exists, else put there. Measuring takes minutes,
             fitting seconds.
-    """
-    from filters import learn as rules_from
-    from rerank import learn as weights_from
-    from rerank import save_weights
+        only: The one rule set to learn; nothing is measured for `text` alone.
+        min_precision: What rules are to prove, by label.
+        apart: Share of the conversations kept out of learning, where rules prove it.
+        ceiling: Whether to fit boosted trees on the same features for comparison.
 
+    Raises:
+        UsageError: Nothing to learn was named, a file cannot be read or written, or there is too little to learn from.
+    """
     if rules is None and weights is None:
-        raise UsageError("what to learn? Give --rules FILE, --weights FILE or both")
+        raise UsageError("what to learn? Give -o FILE for the rules, --weights FILE or both")
     table = read_judged(folder)
     for path in (rules, weights, kept):  # measuring takes minutes: find out now
         if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
             raise UsageError(f"{path}: cannot be written; give a file in a folder that is there")
-    if kept is not None and kept.exists():
-        table, models = read_signals(kept, table)
-    else:
-        table, models = measured(table)
-        if kept is not None:
-            columns = [name for names in SIGNALS.values() for name in names]
-            with replacing(kept) as path:
-                table.select("id", *columns).write_parquet(path, metadata={"models": json.dumps(models)})
-    if rules is not None:
-        rules_from.train(table, models).save(rules)
-    if weights is not None:
-        save_weights(weights_from.train(table, measured_with=models), str(weights))
+    with _one_line(folder):  # so is whether there is enough to learn from
+        divided(table, "text", apart, seed)
+    models: dict[str, object] = {}
+    if weights is not None or only != "text":
+        table, models = with_signals(table, kept)
+    with _one_line(folder):
+        if rules is not None:
+            from filters import learn as rules_from
+            from selfplay.trained_shown import show
+
+            learned = rules_from.train(table, models, seed, min_precision or {}, apart, only)
+            learned.save(rules)
+            show(learned, _ceilings(table, apart, only, seed) if ceiling else {})
+        if weights is not None:
+            from rerank import learn as weights_from
+            from rerank import save_weights
+
+            save_weights(weights_from.train(table, measured_with=models), str(weights))
+
+
+def divided(
+    table: pl.DataFrame, only: str | None = None, apart: float = 0.0, seed: int = 0
+) -> dict[str, tuple[Judged, Judged]]:
+    """For each set that can be learned, the turns it is learned from and those kept apart, as `filters.learn` has them.
+
+    Raises:
+        ValueError: There are too few turns for any.
+    """
+    from filters import learn
+    from filters.certify import kept_apart
+
+    judged = learn.read(table, seed)
+    return learn.divided(judged, kept_apart(judged.groups, apart, seed), only)
+
+
+def _ceilings(table: pl.DataFrame, apart: float, only: str | None, seed: int) -> dict[str, dict[str, dict[str, Any]]]:
+    from filters.ceiling import ceiling
+
+    sets = divided(table, only, apart, seed)
+    return {name: ceiling(name, inside, seed) for name, (inside, _) in sets.items()}
+
+
+@contextmanager
+def _one_line(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        raise UsageError(f"{folder}: nothing can be learned from it: {one_line(error)}") from None

@@ -3,13 +3,41 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 
-@click.command("train", epilog="Example: selfplay train filters/judged --rules rules.json --weights weights.json")
+class MinPrecision(click.ParamType):  # type: ignore[type-arg]
+    """`0.9`, or `identity_leakage=0.95` for one label."""
+
+    name = "[LABEL=]P"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str | None, float]:
+        from filters.labels import Label
+
+        if isinstance(value, tuple):
+            return value
+        label, named, number = str(value).rpartition("=")
+        labels = [label.value for label in Label if not label.genuine]
+        if named and label not in labels:
+            self.fail(f"no rule gives the label {label!r}; rules give {', '.join(labels)}", param, ctx)
+        try:
+            precision = float(number)
+        except ValueError:
+            self.fail(f"{value!r} is neither a precision such as 0.9 nor LABEL=0.9", param, ctx)
+        if not 0 < precision < 1:
+            self.fail(f"{value!r}: a precision lies between 0 and 1, and no number of turns proves 1", param, ctx)
+        return (label if named else None), precision
+
+
+@click.command(
+    "train", epilog="Example: selfplay train filters/judged -o rules.json --min-precision identity_leakage=0.95"
+)
 @click.argument("judged", type=click.Path(path_type=Path), metavar="JUDGED")
-@click.option("--rules", type=click.Path(path_type=Path), metavar="FILE", help="Write the rule set here.")
+@click.option(
+    "-o", "--out", "--rules", "rules", type=click.Path(path_type=Path), metavar="FILE", help="Write the rule set here."
+)
 @click.option("--weights", type=click.Path(path_type=Path), metavar="FILE", help="Write the ranking weights here.")
 @click.option(
     "--signals",
@@ -17,12 +45,67 @@ import click
     metavar="PARQUET",
     help="Keep the measured signals here, and take them from here if they are there.",
 )
-def command(judged: Path, rules: Path | None, weights: Path | None, signals: Path | None) -> None:
-    """Learn rules, calibration and ranking weights from the judged turns in the folder JUDGED.
+@click.option(
+    "--set",
+    "only",
+    type=click.Choice(["text", "full"]),
+    help="Learn only this rule set; `text` measures nothing. [default: both]",
+)
+@click.option(
+    "--min-precision",
+    type=MinPrecision(),
+    multiple=True,
+    help="Precision that a rule is to prove, for all labels or one; repeatable. [default: 0.9]",
+)
+@click.option(
+    "--apart",
+    type=click.FloatRange(0, 0.8),
+    default=0.2,
+    show_default=True,
+    metavar="SHARE",
+    help="Conversations nothing is learned from, where rules prove their precision. 0: none is certified.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Draws the folds and the conversations kept apart.",
+)
+@click.option("--no-ceiling", is_flag=True, help="Do not fit boosted trees for comparison.")
+def command(
+    judged: Path,
+    rules: Path | None,
+    weights: Path | None,
+    signals: Path | None,
+    only: str | None,
+    min_precision: tuple[tuple[str | None, float], ...],
+    apart: float,
+    seed: int,
+    no_ceiling: bool,
+) -> None:
+    """Learn rules, calibration and ranking weights from the judged turns in JUDGED, and print how good the rules are.
 
-    JUDGED holds contexts.jsonl and judged_turns.jsonl in the form of filters/judged. Signals are measured with the
-    embedded SmolLM2-135M and MiniLM; what is learned is recorded with them.
+    JUDGED is a folder with contexts.jsonl and judged_turns.jsonl in the form of filters/judged, or a file that
+    `selfplay judge` or `selfplay annotate` wrote. Signals are measured with the embedded SmolLM2-135M and MiniLM, an
+    hour for 4,000 turns on a CPU; what is learned is recorded with them.
+
+    Figures are of turns in conversations the figure's rules were not learned from. A rule is certified when the exact
+    95 % lower bound of its precision on the conversations kept apart reaches --min-precision.
     """
+    from filters.labels import Label
     from selfplay import training
 
-    training.train(judged, rules, weights, signals)
+    wanted = {label.value: p for named, p in min_precision if named is None for label in Label}
+    wanted |= {named: p for named, p in min_precision if named is not None}
+    training.train(
+        judged,
+        rules,
+        weights,
+        signals,
+        only=only,
+        min_precision=wanted,
+        apart=apart,
+        seed=seed,
+        ceiling=not no_ceiling,
+    )
