@@ -12,8 +12,9 @@ import polars as pl
 import pytest
 
 from filters import learn, quality
+from filters.certify import kept_apart, lower_bound
 from filters.features import FEATURES, Features
-from filters.learn import FOLDS, LABELS, WRITTEN, Judged, learn_set, lower_bound, read, train
+from filters.learn import FOLDS, LABELS, WRITTEN, Judged, learn_set, read, train
 from filters.rules import Rules, RuleSet, load
 
 INPUTS = ("chars", "new", "answer_only", "query_cover", "question", "content")
@@ -104,7 +105,7 @@ def test_what_is_learned_survives_its_file(rules: Rules, tmp_path: Path) -> None
 def test_what_is_proved_is_proved_on_conversations_nothing_was_learned_from() -> None:
     """Whatever the judge said of those, the same is learned from the rest; only what is proved differs."""
     rows = longer(table(80))
-    apart = learn._apart(rows["context"].to_numpy().astype(str), 0.3, 0)
+    apart = kept_apart(rows["context"].to_numpy().astype(str), 0.3, 0)
     lies = rows.with_columns(pl.when(pl.Series(apart)).then(pl.lit("generic")).otherwise("label").alias("label"))
     honest, lied = (train(some, apart=0.3, min_precision={"degenerate": 0.5}) for some in (rows, lies))
     assert (honest.training["conversations"], honest.training["apart"]) == (80, 24)
