@@ -231,7 +231,7 @@ def test_a_missing_column_is_named(column: str) -> None:
 @pytest.mark.parametrize(
     ("column", "value", "message"),
     [
-        ("label", "nice", "'nice' is not a valid Label"),
+        ("label", "nice", "label 'nice' is none of malformed"),
         ("source", WRITTEN, "no sampled turns"),
         ("label", "generic", "all or none are genuine"),
         ("label", "follow_up", "all or none are genuine"),
@@ -243,7 +243,7 @@ def test_turns_nothing_can_be_learned_from(rows: pl.DataFrame, column: str, valu
 
 
 def test_too_few_sampled_turns() -> None:
-    with pytest.raises(ValueError, match="fewer than 200 sampled turns"):
+    with pytest.raises(ValueError, match="sampled turns; p_genuine takes 200"):
         train(table(20))
 
 
