@@ -166,6 +166,7 @@ def test_dying_at_each_file_that_is_written_loses_nothing_and_does_nothing_twice
         return Path("out/chosen.jsonl").read_bytes(), pl.read_parquet("out/rejected.parquet").rows(), turns.rows()
 
     monkeypatch.setattr("selfplay.pipeline.FLUSH_SITES", 1)
+    monkeypatch.setattr("filters.estimate.DRAWS", 20)
     assert selfplay("run", "-q") == 0
     whole, really = outcome(), os.replace
     for moment in range(1, 100):

@@ -12,8 +12,9 @@ import polars as pl
 import pytest
 
 from filters import learn, quality
+from filters.certify import kept_apart, lower_bound
 from filters.features import FEATURES, Features
-from filters.learn import FOLDS, LABELS, WRITTEN, Judged, learn_set, lower_bound, read, train
+from filters.learn import FOLDS, LABELS, WRITTEN, Judged, learn_set, read, train
 from filters.rules import Rules, RuleSet, load
 
 INPUTS = ("chars", "new", "answer_only", "query_cover", "question", "content")
@@ -104,7 +105,7 @@ def test_what_is_learned_survives_its_file(rules: Rules, tmp_path: Path) -> None
 def test_what_is_proved_is_proved_on_conversations_nothing_was_learned_from() -> None:
     """Whatever the judge said of those, the same is learned from the rest; only what is proved differs."""
     rows = longer(table(80))
-    apart = learn._apart(rows["context"].to_numpy().astype(str), 0.3, 0)
+    apart = kept_apart(rows["context"].to_numpy().astype(str), 0.3, 0)
     lies = rows.with_columns(pl.when(pl.Series(apart)).then(pl.lit("generic")).otherwise("label").alias("label"))
     honest, lied = (train(some, apart=0.3, min_precision={"degenerate": 0.5}) for some in (rows, lies))
     assert (honest.training["conversations"], honest.training["apart"]) == (80, 24)
@@ -152,6 +153,7 @@ def auc(learned: RuleSet) -> float:
 
 def test_what_was_memorised_of_a_conversation_earns_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(learn, "TREES", {**learn.TREES, **DEEP})
+    monkeypatch.setattr(learn, "fit_scored", lambda *_: ())  # Slow, and p_genuine knows nothing of rules.
     turns = memorised()
     assert auc(learn_set("text", turns)) < 0.7
     by_row = replace(turns, folds=np.arange(len(turns.labels)) % FOLDS)
@@ -189,6 +191,27 @@ def test_no_model_sees_the_fold_it_is_asked_about(rows: pl.DataFrame, monkeypatc
     assert held_out.labels[row] == pytest.approx(own, abs=1e-12)
 
 
+def test_thresholds_are_put_on_scores_of_models_that_never_saw_the_fold(
+    rows: pl.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rules that are asked about a fold were chosen on other turns, whose scores are by models without that fold."""
+    judged = read(rows)
+    fitted = learn._Fitted("text", judged)
+    without = {fold: fitted.held_out(fold).odds[judged.folds != fold].tolist() for fold in range(FOLDS)}
+    chosen_on = []
+    real = learn._assemble
+
+    def spy(name: str, inside: Judged, learned: RuleSet, held_out: learn._Scored) -> RuleSet:
+        chosen_on.append((set(range(FOLDS)) - set(inside.folds.tolist()), held_out.odds.tolist()))
+        return real(name, inside, learned, held_out)
+
+    monkeypatch.setattr(learn, "_assemble", spy)
+    monkeypatch.setattr(learn, "fit_scored", lambda *_: ())
+    learn_set("text", judged)
+    assert chosen_on[:FOLDS] == [({fold}, odds) for fold, odds in without.items()]
+    assert chosen_on[FOLDS][0] == set()
+
+
 def test_precisions_are_of_held_out_turns(rows: pl.DataFrame, rules: Rules) -> None:
     (text,) = rules.sets.values()
     for source, sampled in (("sampled", True), (WRITTEN, False)):
@@ -208,7 +231,7 @@ def test_a_missing_column_is_named(column: str) -> None:
 @pytest.mark.parametrize(
     ("column", "value", "message"),
     [
-        ("label", "nice", "'nice' is not a valid Label"),
+        ("label", "nice", "label 'nice' is none of malformed"),
         ("source", WRITTEN, "no sampled turns"),
         ("label", "generic", "all or none are genuine"),
         ("label", "follow_up", "all or none are genuine"),
@@ -220,7 +243,7 @@ def test_turns_nothing_can_be_learned_from(rows: pl.DataFrame, column: str, valu
 
 
 def test_too_few_sampled_turns() -> None:
-    with pytest.raises(ValueError, match="fewer than 200 sampled turns"):
+    with pytest.raises(ValueError, match="sampled turns; p_genuine takes 200"):
         train(table(20))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any
 
 import numpy as np
@@ -77,6 +78,13 @@ def test_more_turns_of_the_same_conversations_narrow_no_interval() -> None:
     assert high - low == pytest.approx(2 * 1.96 * values.std() / math.sqrt(30), rel=0.25)
     ((_, low, high),) = with_interval(mean_of(np.repeat(values, 20)), np.arange(600).astype(str))
     assert high - low < 0.4 * (again_high - again_low)
+
+
+def test_a_figure_that_no_draw_has_is_nan_without_a_warning() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        (found,) = with_interval(lambda rows: [math.nan], np.array(["a", "b"]))
+    assert all(math.isnan(value) for value in found)
 
 
 @given(st.lists(st.sampled_from("abcd"), min_size=1, max_size=12), st.integers(0, 9))
