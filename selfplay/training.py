@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -160,10 +161,13 @@ def train(
     with _one_line(folder):
         if rules is not None:
             from filters import learn as rules_from
+            from filters.features import SETS
             from selfplay.trained_shown import show
 
             learned = rules_from.train(table, models, seed, min_precision or {}, apart, only)
             learned.save(rules)
+            for name in [name for name in SETS if only is None and name not in learned.sets]:
+                print(f"{name}: not learned, too few sampled turns have all its signals", file=sys.stderr)
             show(learned, _ceilings(table, apart, only, seed) if ceiling else {})
         if weights is not None:
             from rerank import learn as weights_from
