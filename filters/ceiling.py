@@ -51,6 +51,7 @@ def held_out(name: str, judged: Judged, seed: int = 0) -> Matrix:
 
     from filters.learn import RARE
 
+    # Unknown counts as 0, as in our scores. A missing finish_reason would tell trees that somebody wrote the turn.
     columns = np.nan_to_num(judged.features.matrix(inputs(name)), nan=0.0)
     found = np.zeros((len(judged.labels), len(LABELS)))
     with threadpool_limits(1):

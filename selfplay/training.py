@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -148,22 +150,28 @@ def train(
     """
     if rules is None and weights is None:
         raise UsageError("what to learn? Give -o FILE for the rules, --weights FILE or both")
+    if find_spec("sklearn") is None:
+        raise UsageError("training needs scikit-learn: pip install 'selfplay-turns[train]'")
     table = read_judged(folder)
     for path in (rules, weights, kept):  # measuring takes minutes: find out now
         if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
             raise UsageError(f"{path}: cannot be written; give a file in a folder that is there")
-    with _one_line(folder):  # so is whether there is enough to learn from
-        divided(table, "text", apart, seed)
+    if rules is not None:
+        with _one_line(folder):  # so is whether there is enough to learn from
+            divided(table, "text", apart, seed)
     models: dict[str, object] = {}
     if weights is not None or only != "text":
         table, models = with_signals(table, kept)
     with _one_line(folder):
         if rules is not None:
             from filters import learn as rules_from
+            from filters.features import SETS
             from selfplay.trained_shown import show
 
             learned = rules_from.train(table, models, seed, min_precision or {}, apart, only)
             learned.save(rules)
+            for name in [name for name in SETS if only is None and name not in learned.sets]:
+                print(f"{name}: not learned, too few sampled turns have all its signals", file=sys.stderr)
             show(learned, _ceilings(table, apart, only, seed) if ceiling else {})
         if weights is not None:
             from rerank import learn as weights_from

@@ -59,3 +59,20 @@ def test_it_reads_all_that_rules_may_test() -> None:
     assert "control" in ceiling.inputs("text")
     assert "answer_pmi" in ceiling.inputs("full")
     assert "answer_pmi" not in ceiling.inputs("text")
+
+
+def test_that_a_turn_was_written_by_somebody_tells_it_nothing(
+    judged: learn.Judged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only sampled turns have a finish_reason; whether it is known must not be seen."""
+    seen: list[NDArray[np.float64]] = []
+
+    def fitted(columns: NDArray[np.float64], labels: NDArray[np.str_], *_: object) -> Rote:
+        seen.append(columns[:, ceiling.inputs("text").index("cut")])
+        return Rote(columns, labels)
+
+    monkeypatch.setattr(ceiling, "boosted", fitted)
+    cut = np.where(judged.sampled, 0.0, np.nan)
+    told = Features(judged.features.values | {"cut": cut}, judged.features.english)
+    ceiling.held_out("text", learn.Judged(told, judged.labels, judged.sources, judged.groups, judged.folds))
+    assert all((column == 0).all() for column in seen)

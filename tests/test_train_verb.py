@@ -178,3 +178,8 @@ def test_turns_that_teach_nothing_are_one_line(tmp_path: Path, change: dict[str,
     found = mistake(tmp_path, "-o", tmp_path / "r.json", *apart)
     assert message in found
     assert str(tmp_path) in found
+
+
+def test_without_scikit_learn_it_says_what_to_install(judged: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("selfplay.training.find_spec", lambda name: None)
+    assert "pip install 'selfplay-turns[train]'" in mistake(judged, "-o", "r.json")
