@@ -87,7 +87,7 @@ ASSISTANT = phrases(
     would you like me to
     do you want me to
     shall i (?:also )?(?:go|write|draft|show|explain|add|walk)
-    if you (?:have|need) any (?:more|other|further)(?: questions| help)?
+    if you (?:have|need) any (?:more|other|further) (?:questions?|help|assistance)
     if you'd like,? i can
     i can help you
     i can (?:also )?(?:write|draft|show|explain|walk|provide) (?:you|it|a)

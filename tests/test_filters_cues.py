@@ -69,6 +69,7 @@ def test_what_people_write_is_no_end_mark(turn: str) -> None:
         "Thank you for sharing that detail, and thanks for the clarification.",
         "Thank you for your patience, I have found the number.",
         "My name is Ann Lee. Please let me know if you need anything else.",
+        "Let me know if you need any other information to verify me.",
     ],
 )
 def test_a_polite_customer_does_not_speak_from_the_assistants_seat(turn: str) -> None:
