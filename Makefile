@@ -37,7 +37,7 @@ lint: $(VENV)/installed
 	$(BIN)/mypy
 
 unit: models
-	$(PYTEST) -m 'not integration and not trial'
+	$(PYTEST) -n 2 -m 'not integration and not trial'
 
 integration: models sglang
 	$(PYTEST) -m 'integration and not trial'

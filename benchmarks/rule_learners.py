@@ -25,11 +25,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from filters import ceiling, learn
 from filters.features import Features
 from filters.labels import Label
-from filters.quality import report
-from filters.search import fit_rules
+from filters.learning import ceiling, learn
+from filters.learning.quality import report
+from filters.learning.search import fit_rules
 from selfplay.training import read_judged, read_signals
 
 ROOT = Path(__file__).parent.parent

@@ -20,7 +20,7 @@ import numpy as np
 import polars as pl
 
 import filters
-import filters.learn
+import filters.learning.learn
 import rerank
 import rerank.learn
 from rerank.evaluate import selected_genuine
@@ -36,7 +36,7 @@ def held_out(table: pl.DataFrame, folds: int, seed: int) -> pl.DataFrame:
     fold = table["context"].replace_strict(fold_of)
     parts = []
     for number in range(folds):
-        rules = filters.learn.train(table.filter(fold != number), {}, seed)
+        rules = filters.learning.learn.train(table.filter(fold != number), {}, seed)
         weights = rerank.learn.train(table.filter(fold != number))
         labelled = filters.label(table.filter(fold == number).drop("label"), rules)
         ranked = rerank.rank(labelled, weights, by="site_id").drop("label")

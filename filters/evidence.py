@@ -8,9 +8,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from filters import cues, remarks
 from filters.features import FEATURES, Features
-from filters.units import plain
+from filters.text import cues, remarks
+from filters.text.units import plain
 
 if TYPE_CHECKING:
     from filters.rules import Rule

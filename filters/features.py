@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from filters import figures, form, language, overlap, stance
-from filters.context import ANSWER_LIMIT, TURN_LIMIT, Batch
 from filters.labels import Label
+from filters.text import figures, form, language, overlap, stance
+from filters.text.context import ANSWER_LIMIT, TURN_LIMIT, Batch
 
 if TYPE_CHECKING:
     import polars as pl

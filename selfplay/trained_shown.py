@@ -27,7 +27,7 @@ def show(rules: Rules, ceilings: Mapping[str, Mapping[str, Any]], console: Conso
     """Prints, for each set, its certificates, figures by label and confusion, p_genuine, and the ceiling.
 
     Args:
-        ceilings: What `filters.ceiling.ceiling` found, by set; empty where it was not asked for.
+        ceilings: What `filters.learning.ceiling.ceiling` found, by set; empty where it was not asked for.
     """
     console = _console() if console is None else console
     training = rules.training

@@ -19,7 +19,7 @@ from selfplay.tables import context_columns
 from selfplay.terminal import one_line
 
 if TYPE_CHECKING:
-    from filters.learn import Judged
+    from filters.learning.learn import Judged
 
 CONTEXTS, TURNS = "contexts.jsonl", "judged_turns.jsonl"
 GRADE = "groundedness"
@@ -164,8 +164,8 @@ def train(
         table, models = with_signals(table, kept)
     with _one_line(folder):
         if rules is not None:
-            from filters import learn as rules_from
             from filters.features import SETS
+            from filters.learning import learn as rules_from
             from selfplay.trained_shown import show
 
             learned = rules_from.train(table, models, seed, min_precision or {}, apart, only)
@@ -183,20 +183,20 @@ def train(
 def divided(
     table: pl.DataFrame, only: str | None = None, apart: float = 0.0, seed: int = 0
 ) -> dict[str, tuple[Judged, Judged]]:
-    """For each set that can be learned, the turns it is learned from and those kept apart, as `filters.learn` has them.
+    """For each set that can be learned, the turns it is learned from and those kept apart, as `learn.divided` has them.
 
     Raises:
         ValueError: There are too few turns for any.
     """
-    from filters import learn
     from filters.certify import kept_apart
+    from filters.learning import learn
 
     judged = learn.read(table, seed)
     return learn.divided(judged, kept_apart(judged.groups, apart, seed), only)
 
 
 def _ceilings(table: pl.DataFrame, apart: float, only: str | None, seed: int) -> dict[str, dict[str, dict[str, Any]]]:
-    from filters.ceiling import ceiling
+    from filters.learning.ceiling import ceiling
 
     sets = divided(table, only, apart, seed)
     return {name: ceiling(name, inside, seed) for name, (inside, _) in sets.items()}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from filters import ceiling, learn, quality
+from filters.learning import ceiling, learn, quality
 
 TOPICS = ("garden", "kitchen", "engine", "novel", "harbour", "violin", "glacier", "bakery", "orchard", "castle")
 THINGS = ("soil", "copper", "timing", "chapter", "anchor", "string", "meltwater", "dough", "pruning", "tower", "rope")

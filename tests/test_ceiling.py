@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from filters import ceiling, learn
 from filters.features import Features
+from filters.learning import ceiling, learn
 from filters.scores import LABELS
 from selfplay.training import read_judged
 from tests.judged_turns import learn_roughly, write_judged

@@ -5,8 +5,8 @@ import time
 import polars as pl
 import pytest
 
-from filters import cues
 from filters.features import compute
+from filters.text import cues
 
 ANSWER = "Your booking is changed. Please let me know if you need anything else."
 

@@ -11,10 +11,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from filters import learn, quality
 from filters.certify import kept_apart, lower_bound
 from filters.features import FEATURES, Features
-from filters.learn import FOLDS, LABELS, WRITTEN, Judged, learn_set, read, train
+from filters.learning import learn, quality
+from filters.learning.learn import FOLDS, LABELS, WRITTEN, Judged, learn_set, read, train
 from filters.rules import Rules, RuleSet, load
 
 INPUTS = ("chars", "new", "answer_only", "query_cover", "question", "content")

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import filters.quality
-from filters.quality import best_threshold, prf, pure_threshold, quality, report, resampled, with_interval
+import filters.learning.quality
+from filters.learning.quality import best_threshold, prf, pure_threshold, quality, report, resampled, with_interval
 
 
 def flags(text: str) -> Any:
@@ -127,7 +127,7 @@ def test_thresholds_keep_what_they_promise_with_ties_too(turns: list[tuple[bool,
 
 @pytest.fixture
 def few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(filters.quality, "DRAWS", 10)
+    monkeypatch.setattr(filters.learning.quality, "DRAWS", 10)
 
 
 @pytest.mark.usefixtures("few_draws")

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from filters.cues import CONTROL
+from filters.text.cues import CONTROL
 from selfplay.judge.fence import CHECK_DIGITS, HEAD, MOST_CHARS, TAIL, FenceError, breach, data_line, fence
 from selfplay.judge.instructions import system_message
 

@@ -13,11 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from filters import cues, features, remarks
+from filters import features
 from filters.features import FEATURES, TEXT, compute
-from filters.hashing import Index, mix
-from filters.patterns import counted, spell
-from filters.units import EMPTY_WORDS
+from filters.text import cues, remarks
+from filters.text.hashing import Index, mix
+from filters.text.patterns import counted, spell
+from filters.text.units import EMPTY_WORDS
 
 UNSPACED = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\U00020000-\U0003134f]")
 

@@ -161,7 +161,7 @@ def test_too_few_turns_are_one_line(judged: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"label": "follow_up"}, "0 of the 240 sampled turns are not genuine"),
+        ({"label": "follow_up"}, "of the sampled turns all or none are genuine"),
         ({"source": "written"}, "no sampled turns"),
         ({"label": "rude"}, "label 'rude' is none of malformed"),
         ({"label": 3}, "judged_turns.jsonl line 1: label is '3', not text"),

@@ -13,8 +13,8 @@ import numpy as np
 
 from filters.features import SETS, Features
 from filters.labels import Label
+from filters.learning.templates import SCORED, TEMPLATES, Template
 from filters.rules import Rule, Threshold
-from filters.templates import SCORED, TEMPLATES, Template
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

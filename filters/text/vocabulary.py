@@ -7,9 +7,9 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from filters.hashing import Index
-from filters.tokens import Tokens, tokenise
-from filters.units import EMPTY_WORDS, GENERIC_WORDS, LANGUAGES
+from filters.text.hashing import Index
+from filters.text.tokens import Tokens, tokenise
+from filters.text.units import EMPTY_WORDS, GENERIC_WORDS, LANGUAGES
 
 LANGUAGE_NAMES = tuple(LANGUAGES)
 ENGLISH = LANGUAGE_NAMES.index("en")

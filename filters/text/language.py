@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from filters.context import Batch
-from filters.tokens import Tokens
-from filters.vocabulary import ENGLISH
+from filters.text.context import Batch
+from filters.text.tokens import Tokens
+from filters.text.vocabulary import ENGLISH
 
 
 def english(batch: Batch) -> NDArray[np.bool_]:

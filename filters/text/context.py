@@ -9,10 +9,10 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from filters.patterns import spell
-from filters.tokens import Tokens, tokenise
-from filters.units import normal, plain
-from filters.vocabulary import function_words
+from filters.text.patterns import spell
+from filters.text.tokens import Tokens, tokenise
+from filters.text.units import normal, plain
+from filters.text.vocabulary import function_words
 
 ANSWER_LIMIT = 20_000
 TURN_LIMIT = 8_000

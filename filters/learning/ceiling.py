@@ -8,13 +8,13 @@ import numpy as np
 
 from filters.features import FEATURES, SETS
 from filters.labels import Label
-from filters.quality import quality, report
+from filters.learning.quality import quality, report
 from filters.scores import LABELS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from filters.learn import Judged
+    from filters.learning.learn import Judged
 
     Matrix = NDArray[np.float64]
 
@@ -49,7 +49,7 @@ def held_out(name: str, judged: Judged, seed: int = 0) -> Matrix:
     """Probability of each label for every turn, by a model that saw none of its fold; shape (n, 9)."""
     from threadpoolctl import threadpool_limits
 
-    from filters.learn import RARE
+    from filters.learning.learn import RARE
 
     # Unknown counts as 0, as in our scores. A missing finish_reason would tell trees that somebody wrote the turn.
     columns = np.nan_to_num(judged.features.matrix(inputs(name)), nan=0.0)

@@ -19,10 +19,10 @@ from filters.calibration import Calibration, Weights
 from filters.certify import MIN_PRECISION, certify, kept_apart
 from filters.features import FEATURES, SETS, Features, compute
 from filters.labels import Label
-from filters.quality import quality, report, resampled
+from filters.learning.quality import quality, report, resampled
+from filters.learning.search import fit_rules, fit_scored
 from filters.rules import Precision, Rule, Rules, RuleSet
 from filters.scores import LABELS, Scores, score_name, views
-from filters.search import fit_rules, fit_scored
 
 if TYPE_CHECKING:
     import polars as pl

@@ -7,7 +7,7 @@ import re
 import numpy as np
 from numpy.typing import NDArray
 
-from filters.context import Batch
+from filters.text.context import Batch
 
 FEATURES = (
     ("numbers_new", 0, float("inf"), "numbers nobody said before", "a changed number is no restatement"),

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from rapidfuzz.distance import Indel, LCSseq
 
-from filters import vocabulary
-from filters.context import Batch
-from filters.hashing import Index, mix, paired
-from filters.tokens import Tokens
+from filters.text import vocabulary
+from filters.text.context import Batch
+from filters.text.hashing import Index, mix, paired
+from filters.text.tokens import Tokens
 
 FEATURES = (
     ("query_cover", 0, 1, "share of the turn's words in an earlier user message", "prompt_restatement when high"),

@@ -8,8 +8,8 @@ import zlib
 import numpy as np
 from numpy.typing import NDArray
 
-from filters import characters, cues, remarks
-from filters.characters import (
+from filters.text import characters, cues, remarks
+from filters.text.characters import (
     BACKTICK,
     CLASSES,
     CLOSE_CORNER,
@@ -28,8 +28,8 @@ from filters.characters import (
     SPACE,
     UNSPACED,
 )
-from filters.context import Batch
-from filters.patterns import counted
+from filters.text.context import Batch
+from filters.text.patterns import counted
 
 _INF = float("inf")
 FEATURES = (

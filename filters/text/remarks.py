@@ -6,7 +6,7 @@ Same languages and same care for linear time as in `cues`.
 from __future__ import annotations
 
 # ruff: noqa: E501  (one alternative a line reads better than a wrapped one)
-from filters.cues import phrases
+from filters.text.cues import phrases
 
 GENERIC = phrases(
     r"""

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from filters import characters
-from filters.characters import (
+from filters.text import characters
+from filters.text.characters import (
     APOSTROPHE,
     CLASSES,
     DIGIT,
@@ -29,7 +29,7 @@ from filters.characters import (
     UNSPACED,
     UNSPACED_MARK,
 )
-from filters.hashing import mix
+from filters.text.hashing import mix
 
 STEM = 6
 """Characters of a word that count."""

@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 from rapidfuzz.distance import Indel
 
-from filters.context import Batch
-from filters.cues import phrases
-from filters.patterns import counted
+from filters.text.context import Batch
+from filters.text.cues import phrases
+from filters.text.patterns import counted
 
 _INF = float("inf")
 FEATURES = (
