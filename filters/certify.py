@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from filters.rules import Certified, RuleSet
+from filters.rule import Certified
+from filters.rules import RuleSet
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

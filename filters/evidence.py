@@ -13,7 +13,7 @@ from filters.text import cues, remarks
 from filters.text.units import plain
 
 if TYPE_CHECKING:
-    from filters.rules import Rule
+    from filters.rule import Rule
 
 QUOTE = 80
 """Characters a quote may have."""

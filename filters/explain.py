@@ -11,7 +11,8 @@ from filters.wording import called, valued
 
 if TYPE_CHECKING:
     from filters.features import Features
-    from filters.rules import Rule, RuleSet, Threshold
+    from filters.rule import Rule, Threshold
+    from filters.rules import RuleSet
 
 TOP = 3
 """Contributions in the short form."""

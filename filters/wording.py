@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from filters.features import FEATURES
 
 if TYPE_CHECKING:
-    from filters.rules import Rule, Threshold
+    from filters.rule import Rule, Threshold
 
 _VERBS = {"opens": "open", "ends": "end", "starts": "start"}
 _STATES = ("cut", "in")

@@ -18,7 +18,8 @@ from selfplay.pages import Page
 from selfplay.terminal import printable
 
 if TYPE_CHECKING:
-    from filters.rules import Precision, Rule, RuleSet
+    from filters.rule import Precision, Rule
+    from filters.rules import RuleSet
 
 
 def facts(path: str | None, name: str | None = None) -> dict[str, Any]:

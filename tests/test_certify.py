@@ -12,7 +12,8 @@ from filters.certify import certify, kept_apart, least_proof, lower_bound
 from filters.features import FEATURES, Features
 from filters.labels import Label
 from filters.learning import learn
-from filters.rules import Certified, Rule, Rules, RuleSet, Threshold
+from filters.rule import Certified, Rule, Threshold
+from filters.rules import Rules, RuleSet
 from selfplay.training import read_judged
 from tests.judged_turns import learn_roughly, write_judged
 

@@ -12,7 +12,8 @@ from filters.labels import Label
 from filters.learning import search
 from filters.learning.search import f1, fit_rules, fit_scored, precision
 from filters.learning.templates import SCORED, TEMPLATES, Template
-from filters.rules import Rule, RuleSet
+from filters.rule import Rule
+from filters.rules import RuleSet
 
 PARTS = (
     *(f"score_{label}" for label in Label),

@@ -13,7 +13,7 @@ from rich.text import Text
 from filters import load_rules
 from filters.features import FEATURES
 from filters.labels import Label
-from filters.rules import Rule, Threshold
+from filters.rule import Rule, Threshold
 from filters.wording import condition, sentence, valued
 from selfplay.cli import cli
 from selfplay.errors import UsageError

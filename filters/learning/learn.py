@@ -21,7 +21,8 @@ from filters.features import FEATURES, SETS, Features, compute
 from filters.labels import Label
 from filters.learning.quality import quality, report, resampled
 from filters.learning.search import fit_rules, fit_scored
-from filters.rules import Precision, Rule, Rules, RuleSet
+from filters.rule import Precision, Rule
+from filters.rules import Rules, RuleSet
 from filters.scores import LABELS, Scores, score_name, views
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ import numpy as np
 from filters.features import SETS, Features
 from filters.labels import Label
 from filters.learning.templates import SCORED, TEMPLATES, Template
-from filters.rules import Rule, Threshold
+from filters.rule import Rule, Threshold
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
