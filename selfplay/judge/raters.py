@@ -17,8 +17,8 @@ from filters.labels import PRECEDENCE
 from selfplay.errors import UsageError
 from selfplay.inputs.quarantine import Quarantine
 from selfplay.inputs.turnrows import iter_turn_rows
+from selfplay.judge.folder import TURNS, read_folder
 from selfplay.terminal import one_line
-from selfplay.training import TURNS, read_judged
 
 CODES = {label.value: code for code, label in enumerate(PRECEDENCE)}
 RULES = "rules"
@@ -119,7 +119,7 @@ def _read(path: str, quarantine: Quarantine) -> list[Rater]:
 def _shipped(folder: str) -> Rater:
     """A folder in the form of filters/judged."""
     rater = Rater(Path(folder).resolve().name, folder)
-    for row in read_judged(Path(folder)).iter_rows(named=True):
+    for row in read_folder(Path(folder)).iter_rows(named=True):
         label = CODES.get(row["label"], MISSING)
         grade = row["grade"] if row["grade"] in range(4) else MISSING
         rater.rated.append(Rated(row["id"], content_key(row), row["context"], label, grade))
