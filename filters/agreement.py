@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from filters.labels import PRECEDENCE, Label
+from filters.resampling import clusters, resampled
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -161,17 +162,11 @@ class _Resampling:
             point = statistic(rows) if len(rows) else float("nan")
             if not np.isfinite(point):
                 return Figure(None, None, None, len(rows))
-            names, index = np.unique(self._conversations[rows], return_inverse=True)
-            if len(names) < LEAST_CONVERSATIONS or not self._replicates:
+            members = clusters(self._conversations[rows])
+            if len(members) < LEAST_CONVERSATIONS or not self._replicates:
                 return Figure(point, None, None, len(rows))
-            members: Sequence[Codes] = [rows[index == i] for i in range(len(names))]
             rng = np.random.default_rng(self._seed)
-            drawn = np.array(
-                [
-                    statistic(np.concatenate([members[i] for i in rng.integers(len(names), size=len(names))]))
-                    for _ in range(self._replicates)
-                ]
-            )
+            drawn = np.array([statistic(rows[resampled(members, rng)]) for _ in range(self._replicates)])
         drawn = drawn[np.isfinite(drawn)]
         if len(drawn) < self._replicates / 2:
             return Figure(point, None, None, len(rows))

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from filters.errors import RulesError
-from filters.features import FEATURES, Features
-from filters.scores import numbers
+from filters.features import Features
+from filters.scores import measured, numbers
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -86,17 +86,12 @@ class Boosted:
     @classmethod
     def from_json(cls, data: Any, place: str) -> Boosted:
         """Raises: RulesError with the place."""
-        if not isinstance(data, dict) or not isinstance(data.get("inputs"), list) or not data["inputs"]:
-            raise RulesError(f"{place}.inputs must list features")
-        for name in data["inputs"]:
-            if not isinstance(name, str) or name not in FEATURES or FEATURES[name].tier == "score":
-                raise RulesError(f"{place}.inputs: no feature {name!r}")
+        inputs = measured(data.get("inputs") if isinstance(data, dict) else None, f"{place}.inputs")
         trees = data.get("trees")
         if not isinstance(trees, list):
             raise RulesError(f"{place}.trees must be a list")
-        k = len(data["inputs"])
         return cls(
-            tuple(data["inputs"]), tuple(_tree(tree, k, f"{place}.trees[{index}]") for index, tree in enumerate(trees))
+            inputs, tuple(_tree(tree, len(inputs), f"{place}.trees[{index}]") for index, tree in enumerate(trees))
         )
 
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from filters.features import Features, compute
-from filters.labelling import decide
 from filters.rules import Rules, load
 
 if TYPE_CHECKING:
@@ -62,8 +61,9 @@ def estimate_genuine(
     why = _why(table, rules, features, generator, primed)
     if not len(table) or any(rule_set.calibration is None for rule_set in rules.sets.values()):
         return Estimate(float("nan"), float("nan"), float("nan"), True, "; ".join(["nothing to estimate from", *why]))
-    mean = float(decide(rules, features)[2].mean())
-    sums, counts = _by_cluster(_replicated(features, rules), _clusters(table))
+    p, replicated = _probabilities(features, rules)
+    mean = float(p.mean())
+    sums, counts = _by_cluster(replicated, _clusters(table))
     rng = np.random.default_rng(0)
     replicates, clusters = sums.shape
     means = np.empty(DRAWS)
@@ -74,20 +74,22 @@ def estimate_genuine(
     return Estimate(mean, min(float(low), mean), max(float(high), mean), bool(why), "; ".join(why))
 
 
-def _replicated(features: Features, rules: Rules) -> NDArray[np.float64]:
-    """p_genuine under every replicate of the calibration, shape (replicates, n)."""
+def _probabilities(features: Features, rules: Rules) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """p_genuine, shape (n,), and the same under every replicate of the calibration, shape (replicates, n)."""
+    p = np.empty(len(features))
     parts = []
     for name, rows in rules.assign(features).items():
         rule_set = rules.sets[name]
         prepared = rule_set.prepare(features.take(rows))
         calibration = rule_set.calibration
         assert calibration is not None  # noqa: S101  # the caller has looked
-        drawn = calibration.replicated(rule_set.odds(prepared))
-        parts.append((rows, np.minimum(drawn, rule_set.caps(prepared, rule_set.decide(prepared)))))
-    result = np.empty((min(len(drawn) for _, drawn in parts), len(features)))
+        caps = rule_set.caps(prepared, rule_set.decide(prepared))
+        p[rows] = np.minimum(prepared.values["p_genuine"], caps)
+        parts.append((rows, np.minimum(calibration.replicated(rule_set.odds(prepared)), caps)))
+    replicated = np.empty((min(len(drawn) for _, drawn in parts), len(features)))
     for rows, drawn in parts:
-        result[:, rows] = drawn[: len(result)]
-    return result
+        replicated[:, rows] = drawn[: len(replicated)]
+    return p, replicated
 
 
 def _clusters(table: pl.DataFrame) -> NDArray[np.intp]:

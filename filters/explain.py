@@ -66,7 +66,7 @@ def explain(rules: RuleSet, prepared: Features, row: int, turn: str, history: li
         tests = []
         for test in rule.tests:
             value = float(prepared.values[test.feature][row])
-            held = value >= test.value if test.op == ">=" else value <= test.value
+            held = test.met(value)
             words = quote(test.feature, test.op, turn, history, answer) if held else None
             tests.append(Tested(test, value, held, words))
         fired = rule.enabled and all(tested.held for tested in tests)
@@ -75,24 +75,24 @@ def explain(rules: RuleSet, prepared: Features, row: int, turn: str, history: li
     return said
 
 
-def contributions(rules: RuleSet, prepared: Features, row: int, label: Label) -> list[Contribution]:
+def contributions(rules: RuleSet, features: Features, row: int, label: Label) -> list[Contribution]:
     """What each feature adds to the score of `label` on one turn, the largest first; empty where there is no score."""
-    return rules.scores.contributions(prepared, row, label) if rules.scores else []
+    return rules.scores.contributions(features, row, label) if rules.scores else []
 
 
-def likelihood(rules: RuleSet, prepared: Features, row: int) -> list[Contribution]:
+def likelihood(rules: RuleSet, features: Features, row: int) -> list[Contribution]:
     """What each feature adds to the linear part of p_genuine on one turn, the largest first; empty without scores."""
-    return rules.genuine.contributions(prepared, row, Label.FOLLOW_UP) if rules.genuine else []
+    return rules.genuine.contributions(features, row, Label.FOLLOW_UP) if rules.genuine else []
 
 
-def brief(rules: RuleSet, prepared: Features, row: int, label: Label, rule: str | None, why: str | None) -> list[str]:
+def brief(rules: RuleSet, features: Features, row: int, label: Label, rule: str | None, why: str | None) -> list[str]:
     """The short form: the rule that decided with its values, and the largest contributions to the label's score.
 
     Args:
         rule, why: The columns `rule` and `evidence` of `filters.label`.
     """
     fired = "no rule fired" if rule is None else f"{rule}: {why}"
-    top = contributions(rules, prepared, row, label)[:TOP]
+    top = contributions(rules, features, row, label)[:TOP]
     return [fired, *(f"score for {label.value}: {told(entry)}" for entry in top)]
 
 

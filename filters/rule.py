@@ -31,9 +31,12 @@ class Threshold:
 
     def holds(self, features: Features) -> NDArray[np.bool_]:
         """Boolean array of shape (n,)."""
-        column = features.values[self.feature]
         with np.errstate(invalid="ignore"):
-            return column >= self.value if self.op == ">=" else column <= self.value
+            return np.asarray(self.met(features.values[self.feature]))
+
+    def met(self, value: Any) -> Any:
+        """Whether a value of the feature, or each of an array of them, passes; NaN does not."""
+        return value >= self.value if self.op == ">=" else value <= self.value
 
     def __str__(self) -> str:
         return f"{self.feature} {self.op} {self.value:g}"

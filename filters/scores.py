@@ -97,17 +97,12 @@ class Scores:
         """Raises: RulesError with the place."""
         if not isinstance(data, dict):
             raise RulesError(f"{place} must be an object")
-        inputs = data.get("inputs")
-        if not isinstance(inputs, list) or not inputs:
-            raise RulesError(f"{place}.inputs must list features")
-        for name in inputs:
-            if not isinstance(name, str) or name not in FEATURES or FEATURES[name].tier == "score":
-                raise RulesError(f"{place}.inputs: no feature {name!r}")
+        inputs = measured(data.get("inputs"), f"{place}.inputs")
         k, weights = len(inputs), data.get("weights")
         if not isinstance(weights, dict) or set(weights) != set(LABELS):
             raise RulesError(f"{place}.weights must have one list for each label")
         return cls(
-            inputs=tuple(inputs),
+            inputs=inputs,
             low=numbers(data.get("low"), k, f"{place}.low"),
             high=numbers(data.get("high"), k, f"{place}.high"),
             center=numbers(data.get("center"), VIEWS * k, f"{place}.center"),
@@ -130,6 +125,16 @@ def softmax(logits: Matrix) -> Matrix:
     """Along the last axis, without overflow."""
     shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True), dtype=np.float64)
+
+
+def measured(value: Any, place: str) -> tuple[str, ...]:
+    """Names of features that are measured, not scored, from JSON; at least one. Raises: RulesError with the place."""
+    if not isinstance(value, list) or not value:
+        raise RulesError(f"{place} must list features")
+    for name in value:
+        if not isinstance(name, str) or name not in FEATURES or FEATURES[name].tier == "score":
+            raise RulesError(f"{place}: no feature {name!r}")
+    return tuple(value)
 
 
 def is_number(value: Any) -> bool:

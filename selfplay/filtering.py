@@ -145,9 +145,8 @@ def rejects_beside(source: str, out: str, how: Filtering, quarantine: Quarantine
 
 def explanation(table: pl.DataFrame, rules: Rules, features: Features) -> pl.Series:
     """The column `explanation`: for each row the short form of `filters.explain`, as a list of strings."""
-    ready = {name: rules.sets[name].prepare(features) for name in table["rule_set"].unique()}
     texts = [
-        brief(rules.sets[name], ready[name], row, Label(given), rule, why)
+        brief(rules.sets[name], features, row, Label(given), rule, why)
         for row, (name, given, rule, why) in enumerate(
             table.select("rule_set", "label", "rule", "evidence").iter_rows()
         )

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import filters.learning.quality
-from filters.learning.quality import best_threshold, prf, pure_threshold, quality, report, resampled, with_interval
+from filters.learning.quality import best_threshold, prf, pure_threshold, quality, report, with_interval
+from filters.resampling import clusters, resampled
 
 
 def flags(text: str) -> Any:
@@ -90,7 +91,7 @@ def test_a_figure_that_no_draw_has_is_nan_without_a_warning() -> None:
 @given(st.lists(st.sampled_from("abcd"), min_size=1, max_size=12), st.integers(0, 9))
 def test_conversations_are_drawn_whole(groups: list[str], seed: int) -> None:
     names = np.array(groups)
-    rows = resampled(names, np.random.default_rng(seed))
+    rows = resampled(clusters(names), np.random.default_rng(seed))
     drawn = 0
     for name in set(groups):
         times = {int((rows == row).sum()) for row in np.flatnonzero(names == name)}

@@ -19,8 +19,9 @@ from filters.calibration import Calibration, Weights
 from filters.certify import MIN_PRECISION, certify, kept_apart
 from filters.features import FEATURES, SETS, Features, compute
 from filters.labels import Label
-from filters.learning.quality import quality, report, resampled
+from filters.learning.quality import quality, report
 from filters.learning.search import fit_rules, fit_scored
+from filters.resampling import clusters, resampled
 from filters.rule import Precision, Rule
 from filters.rules import Rules, RuleSet
 from filters.scores import LABELS, Scores, score_name, views
@@ -357,7 +358,8 @@ def _replicas(judged: Judged, held_out: _Scored, seed: int) -> tuple[Weights, ..
     rows = np.flatnonzero(judged.sampled)
     odds, genuine = held_out.odds[rows], judged.genuine[rows]
     rng = np.random.default_rng(seed)
-    drawn = (resampled(judged.groups[rows], rng) for _ in range(REPLICATES))
+    members = clusters(judged.groups[rows])
+    drawn = (resampled(members, rng) for _ in range(REPLICATES))
     return tuple(_weigh(odds[picked], genuine[picked]) for picked in drawn)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from filters.labels import Label
+from filters.resampling import clusters, resampled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,22 +23,14 @@ if TYPE_CHECKING:
 DRAWS = 300
 
 
-def resampled(groups: Texts, rng: np.random.Generator) -> Rows:
-    """Rows of as many conversations as there are, drawn with replacement."""
-    names, index = np.unique(groups, return_inverse=True)
-    order = np.argsort(index, kind="stable")
-    starts = np.searchsorted(index[order], np.arange(len(names) + 1))
-    picked = rng.integers(len(names), size=len(names))
-    return np.concatenate([order[starts[i] : starts[i + 1]] for i in picked])
-
-
 def with_interval(
     measure: Callable[[Rows], list[float]], groups: Texts, seed: int = 0
 ) -> list[tuple[float, float, float]]:
     """Each figure that `measure` gives for some rows: on all of them, and its 95 % bootstrap interval."""
     rng = np.random.default_rng(seed)
+    members = clusters(groups)
     point = measure(np.arange(len(groups)))
-    drawn = np.array([measure(resampled(groups, rng)) for _ in range(DRAWS)])
+    drawn = np.array([measure(resampled(members, rng)) for _ in range(DRAWS)])
     with warnings.catch_warnings():  # A figure that no draw defines: the precision of a label never given.
         warnings.simplefilter("ignore", RuntimeWarning)
         low, high = np.nanpercentile(drawn, [2.5, 97.5], axis=0)

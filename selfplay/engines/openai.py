@@ -187,19 +187,8 @@ class OpenAIEngine:
         Raises:
             Failure: Whatever went wrong.
         """
-        import openai
-
-        try:
-            async with self._room:
-                response = await method(**arguments)
-        except openai.APIStatusError as error:
-            raw = error.response
-            raise retry.from_status(error.status_code, raw.content, raw.headers.get("retry-after")) from None
-        except openai.APIConnectionError as error:
-            raise retry.from_transport(error.__cause__ or error) from None
-        except openai.OpenAIError as error:
-            raise Failure(str(error), retry=False) from None
-        return retry.parse(response.http_response.content)
+        async with self._room:
+            return await retry.called(method, **arguments)
 
     async def _post(self, body: dict[str, Any], policy: Policy | None = None) -> Any:
         resource = self._client.chat.completions if self.primed else self._client.completions

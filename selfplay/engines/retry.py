@@ -153,6 +153,26 @@ def parse(body: bytes) -> Any:
         raise Failure(f"the answer is not JSON: {body[:80].decode('utf-8', 'replace')!r}", retry=True) from None
 
 
+async def called(method: Callable[..., Awaitable[Any]], **arguments: Any) -> Any:
+    """The parsed JSON that a `with_raw_response` method of the openai package answers.
+
+    Raises:
+        Failure: Whatever went wrong.
+    """
+    import openai
+
+    try:
+        response = await method(**arguments)
+    except openai.APIStatusError as error:
+        raw = error.response
+        raise from_status(error.status_code, raw.content, raw.headers.get("retry-after")) from None
+    except openai.APIConnectionError as error:
+        raise from_transport(error.__cause__ or error) from None
+    except openai.OpenAIError as error:
+        raise Failure(str(error), retry=False) from None
+    return parse(response.http_response.content)
+
+
 def wrong_shape(what: str) -> Failure:
     """The answer is JSON but not what was asked for; counted, since it may well stay so."""
     return Failure(f"unexpected answer: {what}", retry=True)

@@ -198,6 +198,7 @@ class Judge:
         messages = [{"role": "system", "content": system_message()}, {"role": "user", "content": text}]
         most = self._price.of(sum(most_tokens(part["content"]) for part in messages), self._max_tokens)
 
+        create: Any = self._client.chat.completions.with_raw_response.create
         began = time.monotonic()
 
         async def attempt() -> Any:
@@ -205,7 +206,7 @@ class Judge:
             cost: float | None = None
             try:
                 self.requests += 1
-                answer = await self._call(messages, body)
+                answer = await retry.called(create, model=self.model, messages=messages, extra_body=body)
                 self._reached = True
                 tokens = usage(answer)
                 self._budget.count(*tokens)
@@ -223,21 +224,6 @@ class Judge:
                 await self._budget.settle(most, cost)
 
         return await self._circuit.request(lambda: retry.persist(attempt, self._policy))
-
-    async def _call(self, messages: list[dict[str, str]], body: dict[str, Any]) -> Any:
-        import openai
-
-        create: Any = self._client.chat.completions.with_raw_response.create
-        try:
-            response = await create(model=self.model, messages=messages, extra_body=body)
-        except openai.APIStatusError as error:
-            raw = error.response
-            raise retry.from_status(error.status_code, raw.content, raw.headers.get("retry-after")) from None
-        except openai.APIConnectionError as error:
-            raise retry.from_transport(error.__cause__ or error) from None
-        except openai.OpenAIError as error:
-            raise Failure(str(error), retry=False) from None
-        return retry.parse(response.http_response.content)
 
 
 def usage(answer: Any) -> tuple[int | None, int | None]:

@@ -21,6 +21,7 @@ from selfplay.tables import context_columns
 from selfplay.terminal import one_line
 
 WRITERS = ("source", "generator", "model")
+"""Columns that may say who wrote a turn, the surest first."""
 UNKNOWN = "unknown"
 """Source of turns that do not say who wrote them; they count as sampled."""
 
@@ -86,9 +87,7 @@ def lesson(key: str, label: str, votes: list[dict[str, Any]]) -> dict[str, Any]:
         "id": key,
         "context": conversation_of(values, row),
         "site_id": values["site_id"],
-        "source": next(
-            (row[name] for name in ("source", "generator", "model") if isinstance(row.get(name), str)), UNKNOWN
-        ),
+        "source": next((row[name] for name in WRITERS if isinstance(row.get(name), str)), UNKNOWN),
         "turn": values["turn"],
         "label": label,
         "grade": round(statistics.median(vote["row"]["groundedness"] for vote in votes)),
