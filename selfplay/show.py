@@ -34,6 +34,7 @@ def closing(run: Run, examples: int = 0, console: Console | None = None) -> None
     console.print()
     for name, what in (
         ("chosen.jsonl", "conversations with the chosen user turn; prompt and completion for a user simulator"),
+        ("pairs.jsonl", "prompt, chosen and rejected turn, for preference training of a user simulator"),
         ("rejected.parquet", "the other candidates with label, rule and evidence"),
         ("turns.jsonl", "the sampled turns, for `selfplay filter` and `selfplay rank`"),
         ("quarantine.jsonl", "rows that could not be used, with file, line and reason"),
