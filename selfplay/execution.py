@@ -171,7 +171,10 @@ def finish(run: Run, job: Job, select: SelectConfig | None, session: pipeline.Se
         if job.judging.diversity and select is not None:
             selection.choose_in_order(run, select, selection.encoder(select.tiers))
         dataset.write_dataset(run)
-        preferences.write_pairs(run, job.judging.pairs)
+        # Once asked for, pairs are kept up with the choice.
+        if kind := job.judging.pairs or run.record.get("pairs"):
+            run.save(pairs=kind)
+            preferences.write_pairs(run, kind)
         summed = summary.summarize(run, load_rules(job.judging.rules), sessions)
     run.save(status="done", sessions=sessions, input=counts, failed=len(session.failed), summary=summed)
     if session.failed:

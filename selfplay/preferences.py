@@ -23,8 +23,7 @@ from selfplay.dataset import flip, in_order, write_lines
 from selfplay.runs import Run
 from selfplay.selection import UNBARRED
 
-KINDS: Mapping[str | None, tuple[str, ...]] = {
-    None: (),
+KINDS: Mapping[str, tuple[str, ...]] = {
     "survivors": ("survivors",),
     "flagged": ("flagged",),
     "both": ("survivors", "flagged"),
@@ -32,17 +31,9 @@ KINDS: Mapping[str | None, tuple[str, ...]] = {
 """By what `--pairs` says."""
 
 
-def write_pairs(run: Run, asked: str | None) -> int:
-    """Writes `pairs.jsonl`, or removes one that is not asked for, since it may be of another choice.
-
-    Returns:
-        The number of pairs.
-    """
-    path = run.folder / "pairs.jsonl"
-    if asked is None:
-        path.unlink(missing_ok=True)
-        return 0
-    return write_lines(path, pairs(run, KINDS[asked]))
+def write_pairs(run: Run, asked: str) -> int:
+    """Writes `pairs.jsonl` with the `KINDS` asked for, atomically; returns the number of pairs."""
+    return write_lines(run.folder / "pairs.jsonl", pairs(run, KINDS[asked]))
 
 
 def pairs(run: Run, kinds: Sequence[str]) -> Iterator[dict[str, Any]]:

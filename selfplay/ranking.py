@@ -72,7 +72,7 @@ def rank_file(
     used = ", ".join(sorted(ranked["ranked_with"].unique().to_list())) or "nothing"
     yield f"{written:,} turns at {table['site_id'].n_unique():,} sites ranked with {used}"
     if choosing is not None:
-        yield from _about(ranked)
+        yield from _about(ranked, choosing.diversity)
     yield from left_out(quarantine)
 
 
@@ -84,7 +84,7 @@ def _chosen(ranked: pl.DataFrame, choosing: Choosing) -> pl.DataFrame:
     )
 
 
-def _about(ranked: pl.DataFrame) -> Iterator[str]:
+def _about(ranked: pl.DataFrame, diversity: float) -> Iterator[str]:
     """Lines about what was chosen: how many, why not the others, and what it did to variety."""
     served = ranked.filter("selected")["site_id"].n_unique()
     without = ranked["site_id"].n_unique() - served
@@ -92,4 +92,4 @@ def _about(ranked: pl.DataFrame) -> Iterator[str]:
     reasons = ranked["rejected_for"].drop_nulls().value_counts(sort=True).iter_rows()
     if told := ", ".join(f"{reason} {count:,}" for reason, count in reasons):
         yield f"not selected: {told}"
-    yield from (f"{name:30}{value}" for name, value in variety.lines(variety.measure(ranked)))
+    yield from (f"{name:30}{value}" for name, value in variety.lines(variety.measure(ranked, diversity)))

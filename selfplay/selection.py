@@ -21,6 +21,8 @@ from selfplay.runs import Run
 
 REASONS = ("flagged", "truncated", "below_minimum", "redundant", "lower_rank")
 """`redundant`: of a better rank than a chosen one, but too much like another that was chosen."""
+READ = ("ordinal", "turn", "genuine", "p_genuine", "copy", "groundedness", "rank", "finish_reason")
+"""What choosing needs of a part."""
 UNBARRED = ("redundant", "lower_rank")
 """What turns that might have been chosen are told."""
 
@@ -121,7 +123,7 @@ def _in_order(run: Run, config: SelectConfig, encode: Encode | None) -> Iterator
     while waiting or heap:
         if waiting and (not heap or waiting[-1][0] <= heap[0][0]):
             number = waiting.pop()[1]
-            part = run.read("turns", number)
+            part = run.read("turns", number, list(READ))
             table = _barred(part, config.min_groundedness, config.allow_truncated)
             if not advance(number, iter(_choices(table, config.select, config.diversity, encode))):
                 yield number, None

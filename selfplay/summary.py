@@ -86,7 +86,7 @@ def summarize(run: Run, rules: Rules, sessions: Sequence[Mapping[str, Any]]) -> 
         "sites_without_survivor": barren,
         "sites_only_truncated": only_truncated,
         "estimated_genuine": estimated_genuine(texts, rules),
-        "variety": variety.measure(texts) if len(texts) else {},
+        "variety": variety.measure(texts, (run.record["select"] or {}).get("diversity", 0.0)) if len(texts) else {},
         "labels": dict(labels.iter_rows()),
         "cached_share": totals["cached_tokens"] / max(1, prompt_tokens),
         "tokens_per_second": tokens / sampling_seconds if tokens and sampling_seconds else None,

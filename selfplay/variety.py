@@ -16,11 +16,14 @@ DRAWS = 5
 """Random turns are drawn so many times, by a hash of what they are, and their figures averaged."""
 TOLERATED = 0.1
 """The share of distinct-2 that selection may cost before the table says so."""
+RESTORING = 0.7
+"""A diversity that brought even choices made for sameness back within `TOLERATED` of random ones on judged turns."""
 
 
-def measure(table: pl.DataFrame) -> dict[str, Any]:
-    """`sites`, and `candidate`, `survivor`, `selected` as `Variety` in JSON types; empty where nothing was chosen.
+def measure(table: pl.DataFrame, diversity: float = 0.0) -> dict[str, Any]:
+    """What the run records of variety; empty where nothing was chosen.
 
+    `sites`, the `diversity` they were chosen with, and `candidate`, `survivor`, `selected` as `Variety` in JSON types.
     Each holds as many turns of each site as were chosen there. A survivor is any turn that no rule flagged and the
     token limit did not cut, unless cut turns may be chosen.
 
@@ -41,6 +44,7 @@ def measure(table: pl.DataFrame) -> dict[str, Any]:
     found = compare([*candidates, *survivors, table.filter("selected")["turn"].to_list()])
     return {
         "sites": table["site_id"].n_unique(),
+        "diversity": diversity,
         "candidate": asdict(mean(found[:DRAWS])),
         "survivor": asdict(mean(found[DRAWS:-1])),
         "selected": asdict(found[-1]),
@@ -84,6 +88,7 @@ def lines(measured: Mapping[str, Any]) -> list[tuple[str, str]]:
     ):
         rows.append(row(f"  {what}", *(f"{getattr(one, name):.2f}" for one in columns)))
     if lost(measured) > TOLERATED:
-        told = f"distinct-2 is {lost(measured):.0%} below a random survivor's: give --diversity, or a higher one, 0..1"
+        more = RESTORING if measured["diversity"] < RESTORING else 1
+        told = f"distinct-2 is {lost(measured):.0%} below a random survivor's; --diversity {more:g} restores it"
         rows.append(("selection costs variety", told))
     return rows
