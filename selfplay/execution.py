@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from selfplay import dataset, judging, pipeline, preferences, progress, selection, show, summary
+from selfplay import choosing, dataset, judging, pipeline, preferences, progress, selection, show, summary
 from selfplay.config import SampleConfig, SelectConfig
 from selfplay.engines.base import Engine
 from selfplay.engines.opening import check, open_engine
@@ -169,7 +169,7 @@ def finish(run: Run, job: Job, select: SelectConfig | None, session: pipeline.Se
         summed = summary.counted(run)
     else:
         if job.judging.diversity and select is not None:
-            selection.choose_in_order(run, select, selection.encoder(select.tiers))
+            choosing.choose_in_order(run, select, selection.encoder(select.tiers))
         dataset.write_dataset(run)
         # Once asked for, pairs are kept up with the choice.
         if kind := job.judging.pairs or run.record.get("pairs"):

@@ -1,13 +1,12 @@
 """Chooses among the ranked candidates of a site: the best one that may be chosen, or k different ones, or none.
 
 A site is chosen for by itself unless `diversity` is given: then what was chosen before it in reading order counts too,
-which takes all sites in order (`choose_in_order` for a run).
+which takes all sites in order. `selfplay.choosing` does that for a run.
 """
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,13 +15,9 @@ import polars as pl
 
 from rerank.diversity import Worn, pick
 from rerank.rank import merit
-from selfplay.config import SelectConfig
-from selfplay.runs import Run
 
 REASONS = ("flagged", "truncated", "below_minimum", "redundant", "lower_rank")
-"""`redundant`: of a better rank than a chosen one, but too much like another that was chosen."""
-READ = ("ordinal", "turn", "genuine", "p_genuine", "copy", "groundedness", "rank", "finish_reason")
-"""What choosing needs of a part."""
+"""`redundant`: of a better rank than a chosen one, or with room left, but too much like another that was chosen."""
 UNBARRED = ("redundant", "lower_rank")
 """What turns that might have been chosen are told."""
 
@@ -63,15 +58,15 @@ def select(
         diversity: 0..1, what redundancy weighs against merit (see `rerank.diversity`).
         encode: Compares the turns of a site by embeddings; by their words if None.
     """
-    table = _barred(table, min_groundedness, allow_truncated)
+    table = bar(table, min_groundedness, allow_truncated)
     if k > 1 or diversity:
         worn = Worn() if diversity else None
-        chosen = {row for site in _choices(table, k, diversity, encode) for row in _pick(site, k, diversity, worn)}
+        chosen = {row for site in choices(table, k, diversity, encode) for row in take(site, k, diversity, worn)}
         selected = pl.int_range(pl.len()).is_in(sorted(chosen))
     else:
         eligible = pl.when(pl.col("rejected_for").is_null()).then(pl.col("rank"))
         selected = (eligible == eligible.min().over("site_id")).fill_null(False)
-    return _told(table.with_columns(selected=selected))
+    return tell(table.with_columns(selected=selected), k)
 
 
 def encoder(tiers: Iterable[str]) -> Encode | None:
@@ -87,54 +82,7 @@ def encoder(tiers: Iterable[str]) -> Encode | None:
     return encode
 
 
-def choose_in_order(run: Run, config: SelectConfig, encode: Encode | None) -> None:
-    """Chooses anew in all finished parts of a run, site after site in reading order, and rewrites those that change.
-
-    The outcome depends on the candidates alone, not on how they are spread over parts, so a run that was killed chooses
-    as one that was not. Only parts that overlap in reading order are in memory at once.
-    """
-    worn = Worn()
-    chosen: dict[int, list[int]] = {}
-    for number, site in _in_order(run, config, encode):
-        if site is not None:
-            chosen.setdefault(number, []).extend(_pick(site, config.select, config.diversity, worn))
-            continue
-        before = run.read("turns", number)
-        rows = pl.int_range(pl.len()).is_in(sorted(chosen.pop(number, [])))
-        after = _told(
-            _barred(before, config.min_groundedness, config.allow_truncated).with_columns(selected=rows)
-        ).select(before.columns)
-        if not after.equals(before):
-            run.write("turns", number, after)
-
-
-def _in_order(run: Run, config: SelectConfig, encode: Encode | None) -> Iterator[tuple[int, Choice | None]]:
-    """Numbers of parts with their sites in reading order, and with None once a part has no more."""
-    first = {n: run.read("turns", n, ["ordinal"])["ordinal"].min() for n in run.parts("turns")}
-    waiting = sorted(((least, n) for n, least in first.items() if isinstance(least, int)), reverse=True)
-    heap: list[tuple[int, int, Choice, Iterator[Choice]]] = []
-
-    def advance(number: int, rest: Iterator[Choice]) -> bool:
-        site = next(rest, None)
-        if site is not None:
-            heapq.heappush(heap, (site.order, number, site, rest))
-        return site is not None
-
-    while waiting or heap:
-        if waiting and (not heap or waiting[-1][0] <= heap[0][0]):
-            number = waiting.pop()[1]
-            part = run.read("turns", number, list(READ))
-            table = _barred(part, config.min_groundedness, config.allow_truncated)
-            if not advance(number, iter(_choices(table, config.select, config.diversity, encode))):
-                yield number, None
-            continue
-        _, number, site, rest = heapq.heappop(heap)
-        yield number, site
-        if not advance(number, rest):
-            yield number, None
-
-
-def _barred(table: pl.DataFrame, min_groundedness: float, allow_truncated: bool) -> pl.DataFrame:
+def bar(table: pl.DataFrame, min_groundedness: float, allow_truncated: bool) -> pl.DataFrame:
     """With `rejected_for` for what may not be chosen at all, null for the rest."""
     genuine = pl.col("genuine").fill_null(True) if "genuine" in table.columns else pl.lit(True)
     return table.with_columns(
@@ -147,17 +95,18 @@ def _barred(table: pl.DataFrame, min_groundedness: float, allow_truncated: bool)
     )
 
 
-def _told(table: pl.DataFrame) -> pl.DataFrame:
+def tell(table: pl.DataFrame, k: int) -> pl.DataFrame:
     """With the reasons of those that might have been chosen and were not."""
     worst = pl.when(pl.col("selected")).then(pl.col("rank")).max().over("site_id")
+    room = pl.col("selected").sum().over("site_id") < k
     return table.with_columns(
         rejected_for=pl.when(~pl.col("selected") & pl.col("rejected_for").is_null())
-        .then(pl.when(pl.col("rank") < worst).then(pl.lit("redundant")).otherwise(pl.lit("lower_rank")))
+        .then(pl.when((pl.col("rank") < worst) | room).then(pl.lit("redundant")).otherwise(pl.lit("lower_rank")))
         .otherwise(pl.col("rejected_for"))
     )
 
 
-def _choices(table: pl.DataFrame, k: int, diversity: float, encode: Encode | None) -> list[Choice]:
+def choices(table: pl.DataFrame, k: int, diversity: float, encode: Encode | None) -> list[Choice]:
     """The sites with anything to choose from, in reading order, or as they appear where no `ordinal` tells it."""
     appears = pl.col("ordinal") if "ordinal" in table.columns else pl.col("_row").min().over("site_id")
     eligible = (
@@ -181,7 +130,7 @@ def _choices(table: pl.DataFrame, k: int, diversity: float, encode: Encode | Non
     found = []
     for (order,), site in eligible.group_by("_order", maintain_order=True):
         turns = site["turn"].to_list()
-        compared = bool(vectors) and turns[0] in vectors
+        compared = bool(vectors) and all(turn in vectors for turn in turns)
         found.append(
             Choice(
                 int(order),
@@ -195,7 +144,8 @@ def _choices(table: pl.DataFrame, k: int, diversity: float, encode: Encode | Non
     return found
 
 
-def _pick(site: Choice, k: int, diversity: float, worn: Worn | None) -> list[int]:
+def take(site: Choice, k: int, diversity: float, worn: Worn | None) -> list[int]:
+    """The rows that are chosen at a site; their turns are added to `worn`."""
     places = pick(site.turns, site.merits, k, diversity, site.copies, site.vectors, worn)
     if worn is not None:
         for place in places:

@@ -63,7 +63,8 @@ def before_after(run: Run, count: int) -> list[dict[str, str]]:
     first = turns.group_by("site_id", maintain_order=True).first()
     found = (
         turns.filter("selected").join(first, on="site_id", suffix="_before").filter(~pl.col("selected_before"))
-        .sort("genuine_before", "groundedness", descending=[False, True]).head(count).collect()
+        .sort("genuine_before", "groundedness", descending=[False, True])
+        .unique("site_id", keep="first", maintain_order=True).head(count).collect()
     )  # fmt: skip
     sites = pl.scan_parquet([run.path("sites", n) for n in run.parts("turns")])
     contexts = dict(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rerank.diversity import Worn, pick, same_text
@@ -75,6 +75,7 @@ def test_wear_of_turns_too_short_for_a_pair() -> None:
     assert worn.redundancy("ok") > 0
 
 
+@settings(deadline=None)
 @given(TURNS, st.data(), st.integers(1, 4), st.floats(0, 1), st.booleans())
 def test_as_many_as_there_are_texts_each_once_and_the_same_again(
     turns: list[str], data: st.DataObject, k: int, diversity: float, wear: bool

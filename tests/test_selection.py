@@ -14,9 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from selfplay.choosing import choose_in_order
 from selfplay.config import SelectConfig, differences
 from selfplay.runs import Run
-from selfplay.selection import REASONS, choose_in_order, select
+from selfplay.selection import REASONS, select
 from selfplay.tables import TURNS
 
 
@@ -62,6 +63,10 @@ def test_k_different_turns_and_a_repeat_is_called_redundant() -> None:
     )
     assert found["selected"].to_list() == [True, False, True, False, True]
     assert found["rejected_for"].to_list() == [None, "redundant", None, "lower_rank", None]
+    assert select(turns(("a", "Why 7?", 0.9), ("a", "why 7", 0.8)), k=2)["rejected_for"].to_list() == [
+        None,
+        "redundant",
+    ]
 
 
 def test_diversity_looks_at_earlier_sites_in_reading_order() -> None:
@@ -80,7 +85,7 @@ def test_only_sites_with_a_choice_are_encoded() -> None:
         asked.extend(texts)
         return np.eye(len(texts), 4, dtype=np.float32)
 
-    table = turns(("a", "p", 0.9), ("a", "q", 0.8), ("a", "r", 0.7), ("b", "s", 0.6), ("b", "t", 0.5))
+    table = turns(("a", "p", 0.9), ("a", "q", 0.8), ("a", "r", 0.7), ("b", "p", 0.6), ("b", "t", 0.5))
     assert select(table, k=2, diversity=0.1, encode=encode)["selected"].sum() == 4
     assert asked == ["p", "q", "r"]
     select(table, k=2, encode=encode)
@@ -221,6 +226,7 @@ rows = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(rows, st.floats(0, 1), st.booleans(), st.integers(1, 3), st.sampled_from([0.0, 0.5, 1.0]))
 def test_at_most_k_per_site_and_a_reason_for_every_other(
     drawn: list[tuple[str, bool, str | None, float | None, str]],

@@ -6,7 +6,7 @@ from math import comb
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rerank.variety import compare, distinct, mean, self_bleu, words
@@ -28,6 +28,7 @@ def test_words_of_scripts_without_spaces() -> None:
     assert words("Öl, 3kg! 鸡蛋煮") == ["öl", "3kg", "鸡", "蛋", "煮"]
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=6), st.data())
 def test_distinct_is_the_mean_over_all_draws_of_that_size(frequencies: list[int], data: st.DataObject) -> None:
     total = sum(frequencies)
