@@ -171,11 +171,11 @@ def finish(run: Run, job: Job, select: SelectConfig | None, session: pipeline.Se
         if job.judging.diversity and select is not None:
             choosing.choose_in_order(run, select, selection.encoder(select.tiers))
         dataset.write_dataset(run)
+        summed = summary.summarize(run, load_rules(job.judging.rules), sessions)
         # Once asked for, pairs are kept up with the choice.
         if kind := job.judging.pairs or run.record.get("pairs"):
             run.save(pairs=kind)
-            preferences.write_pairs(run, kind)
-        summed = summary.summarize(run, load_rules(job.judging.rules), sessions)
+            summed["pairs"] = preferences.write_pairs(run, kind)
     run.save(status="done", sessions=sessions, input=counts, failed=len(session.failed), summary=summed)
     if session.failed:
         click.echo(

@@ -155,6 +155,8 @@ def lines(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("cut at the token limit", f"{summary['truncated']} ({summary['truncated'] / n:.1%})"),
         ("cached share of prompt tokens", f"{summary['cached_share']:.1%}"),
     ]
+    if "pairs" in summary:
+        rows.append(("pairs for preference training", f"{summary['pairs']}"))
     if (idle := summary["sites_only_truncated"]) > 0:
         hint = "raise --max-tokens, or give --allow-truncated"
         rows.insert(5, ("sites whose survivors were all cut", f"{idle}: {hint}"))

@@ -100,7 +100,9 @@ def test_k_turns_a_site_have_ids_of_their_own_the_best_first(run: Call, capsys: 
     assert "selected 16 at 8 sites" in " ".join(capsys.readouterr().err.split())
 
 
-def test_pairs_of_a_finished_run_can_be_asked_for_later_and_are_kept_up(run: Call) -> None:
+def test_pairs_of_a_finished_run_can_be_asked_for_later_and_are_kept_up(
+    run: Call, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run("-q") == 0
     assert run("-q", "--pairs", "flagged") == 0
     pairs = lines_of("pairs.jsonl")
@@ -110,7 +112,8 @@ def test_pairs_of_a_finished_run_can_be_asked_for_later_and_are_kept_up(run: Cal
     Path("out/pairs.jsonl").unlink()
     assert run("-q") == 0
     assert lines_of("pairs.jsonl") == pairs, "a run that was asked once goes on writing them"
-    assert run("-q", "--pairs", "both") == 0
+    assert run("--pairs", "both") == 0
+    assert "pairs for preference training 16" in " ".join(capsys.readouterr().err.split())
     assert len(lines_of("pairs.jsonl")) == 16
     assert run("-q", "--fresh") == 0
     assert not Path("out/pairs.jsonl").exists()
