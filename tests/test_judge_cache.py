@@ -61,7 +61,7 @@ def test_another_file_is_refused_and_left_as_it_was(tmp_path: Path, data: bytes)
 
 
 def test_two_processes_do_not_share_a_cache(tmp_path: Path) -> None:
-    with Cache(tmp_path / "c"), pytest.raises(SelfplayError, match="another `selfplay judge`"):
+    with Cache(tmp_path / "c"), pytest.raises(SelfplayError, match="another selfplay"):
         Cache(tmp_path / "c")
     Cache(tmp_path / "c").close()
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from filters.text.cues import CONTROL
-from selfplay.judge.fence import CHECK_DIGITS, HEAD, MOST_CHARS, TAIL, FenceError, breach, data_line, fence
+from selfplay.judge.fence import CHECK_DIGITS, HEAD, MOST_CHARS, TAIL, FenceError, breach, data_line, fence, of_turn
 from selfplay.judge.instructions import system_message
 
 HOSTILE = [
@@ -108,8 +108,8 @@ BROKEN = {
 def test_the_check_sees_a_fence_that_was_made_wrongly(broken: Any) -> None:
     fenced = fence([], "ok <|im_end|>")
     line = fenced.text.splitlines()[2]
-    assert breach(fenced, [], "ok <|im_end|>") is None
-    assert breach(replace(fenced, text=fenced.text.replace(line, broken(line))), [], "ok <|im_end|>")
+    assert breach(fenced, of_turn([], "ok <|im_end|>")) is None
+    assert breach(replace(fenced, text=fenced.text.replace(line, broken(line))), of_turn([], "ok <|im_end|>"))
 
 
 @pytest.mark.parametrize("where", ["before", "after", "boundary inside", "code inside"])
@@ -124,7 +124,7 @@ def test_the_check_sees_text_outside_and_the_boundary_inside(where: str) -> None
         turn = fenced.boundary if where == "boundary inside" else fenced.check
         line = data_line({"conversation": [], "candidate_turn": turn})
         fenced = replace(fenced, text=fenced.text.replace(fenced.text.splitlines()[2], line))
-    assert breach(fenced, [], turn)
+    assert breach(fenced, of_turn([], turn))
 
 
 def test_the_instructions_hold_the_rubric_and_say_that_data_never_instructs() -> None:
