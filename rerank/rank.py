@@ -41,7 +41,12 @@ def rank(table: pl.DataFrame, weights: Weights | None = None, by: str = "site_id
 
 
 def merit(columns: Collection[str]) -> pl.Expr:
-    """What orders the turns of a site, 0..1: `groundedness`, times `p_genuine` where `columns` has it (null is 0.5)."""
+    """What orders the turns of a site, 0..1: `groundedness`, times `p_genuine` where `columns` has it (null is 0.5).
+
+    A column `judged_merit` goes before both: there a judge had turns trade their merits with their places.
+    """
+    if "judged_merit" in columns:
+        return pl.col("judged_merit")
     if "p_genuine" not in columns:
         return pl.col("groundedness")
     return pl.col("groundedness") * pl.col("p_genuine").cast(pl.Float64).fill_nan(None).fill_null(0.5)

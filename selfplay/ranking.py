@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import polars as pl
 
@@ -12,9 +13,12 @@ from selfplay import variety
 from selfplay.inputs.quarantine import Quarantine
 from selfplay.inputs.turnrows import left_out, read_turn_rows, take_from_rows, write_turn_rows
 from selfplay.learned import load_weights
-from selfplay.selection import encoder, select
+from selfplay.selection import bar, encoder, select
 from selfplay.signals.measure import SIGNALS, available_tiers
 from selfplay.signals.tiers import CHOICES, Measurer
+
+if TYPE_CHECKING:
+    from selfplay.judge_ranking import JudgeRanking
 
 ADDED = ("groundedness", "rank", "part_text", "part_embedding", "part_likelihood", "copy", "cut", "ranked_with")
 CHOSEN = ("selected", "rejected_for")
@@ -47,11 +51,13 @@ def rank_file(
     tiers: str,
     quarantine: Quarantine,
     choosing: Choosing | None = None,
+    judge: JudgeRanking | None = None,
 ) -> Iterator[str]:
     """Ranks the turns of `source` and writes the rows to `out`; yields lines about what was done.
 
     Args:
         choosing: Also choose among the turns of each site.
+        judge: Orders the best of each site anew.
 
     Raises:
         UsageError: A file that cannot be read or written, weights that cannot be used.
@@ -66,11 +72,16 @@ def rank_file(
         table = measurer(table)
         yield from measurer.notes
     ranked = rerank.rank(table, loaded)
+    if judge:  # what may not be selected needs no judge
+        ranked = judge(bar(ranked, choosing.min_groundedness, choosing.allow_truncated) if choosing else ranked)
     if choosing is not None:
         ranked = _chosen(ranked, choosing)
-    written = write_turn_rows(ranked, out, ADDED if choosing is None else (*ADDED, *CHOSEN))
+    added = (*ADDED, *(judge.columns if judge else ()), *(CHOSEN if choosing else ()))
+    written = write_turn_rows(ranked, out, added)
     used = ", ".join(sorted(ranked["ranked_with"].unique().to_list())) or "nothing"
     yield f"{written:,} turns at {table['site_id'].n_unique():,} sites ranked with {used}"
+    if judge:
+        yield from judge.report()
     if choosing is not None:
         yield from _about(ranked, choosing.diversity)
     yield from left_out(quarantine)

@@ -13,6 +13,7 @@ from selfplay.errors import UsageError
 
 if TYPE_CHECKING:
     from selfplay.judge.asking import Asker
+    from selfplay.judge_ranking import JudgeRanking
 
 asking = stack(
     click.option("--base-url", metavar="URL",
@@ -98,14 +99,49 @@ def _for_each(given: tuple[float, ...], models: Sequence[str], name: str) -> lis
     return list(given) if len(given) == len(models) else [given[0] if given else None] * len(models)
 
 
-def without_judge(context: click.Context) -> None:
-    """Refuses options for a judge where there is none.
+@contextmanager
+def reranking(
+    given: dict[str, Any], files: Sequence[str | None], out: str
+) -> Iterator[JudgeRanking | None]:  # fmt: skip
+    """What has a judge order ranked turns anew; None without `--judge`.
+
+    Args:
+        given: Values of the options in `ranking`.
 
     Raises:
-        UsageError: One is given.
+        UsageError: Options that do not fit together, or that only a judge has a use for.
     """
+    model = given["judge"]
+    if model is None:
+        _refuse_without_judge()
+        yield None
+        return
+    if not model.strip():
+        raise UsageError("--judge is empty; give the name that the server knows the judge by")
+    from selfplay.judge_ranking import JudgeRanking
+
+    with opened((model,), files, out, given) as asker:
+        yield JudgeRanking(asker, given["judge_mode"], given["judge_top"])
+
+
+def ended(judge: JudgeRanking | None) -> int | None:
+    """The exit code of a verb whose rows are written, if it is not 0.
+
+    Raises:
+        BudgetSpent, SelfplayError: As `JudgeRanking.ended`.
+    """
+    if judge is None:
+        return None
+    if judge.interrupted:
+        click.echo("stopped; the rest is in the learned order, the same command goes on", err=True)
+        return 130
+    judge.ended()
+    return None
+
+
+def _refuse_without_judge() -> None:
+    context = click.get_current_context()
     for parameter in context.command.params:
-        if parameter.name in JUDGED and context.get_parameter_source(parameter.name) not in (
-            None, click.core.ParameterSource.DEFAULT, click.core.ParameterSource.DEFAULT_MAP
-        ):  # fmt: skip
+        source = context.get_parameter_source(parameter.name) if parameter.name in JUDGED else None
+        if source is click.core.ParameterSource.COMMANDLINE:
             raise UsageError(f"{parameter.opts[0]} is for a judge; name one with --judge MODEL")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
-from selfplay.commands import options
+from selfplay.commands import judge_options, options
 
 
 @click.command(
@@ -18,16 +20,23 @@ from selfplay.commands import options
               help="Also choose up to K different turns per site: adds selected and rejected_for.")  # fmt: skip
 @options.diversity
 @options.bounds
+@judge_options.ranking
 def command(
     file: str, out: str, quarantine: str | None, max_bad: str | None, weights: str | None, tiers: str,
-    select: int | None, diversity: float, min_groundedness: float, allow_truncated: bool,
-) -> None:  # fmt: skip
+    select: int | None, diversity: float, min_groundedness: float, allow_truncated: bool, **judging: Any,
+) -> int | None:  # fmt: skip
     """Adds groundedness (0..1) and rank (1 = best) to each row of FILE.
 
     FILE holds conversations that end with the assistant's message, each with one candidate `turn`: JSONL (also .gz,
     .zst), Parquet, a dataset folder, or - for stdin. Rows of one `site_id`, or without it of equal messages, are
     ranked against each other. Rows keep their order and their other columns. Rows that already carry `genuine`,
     `p_genuine` or signals are ranked with them.
+
+    With --judge MODEL, a language model then orders the best survivors of each site anew: judge_grade and judge_label
+    (pointwise) or judge_wins (pairwise) are added, rank follows them, and where the judge gave no valid answer the
+    ranking stays as it was. Verdicts are kept by content and never paid twice; `selfplay judge` shares them. Exit
+    codes: 1 some questions got no answer, 4 the cost limit was reached, 130 interrupted; the rows are written all the
+    same.
     """
     from selfplay.ranking import Choosing, rank_file
 
@@ -36,5 +45,9 @@ def command(
         choosing = Choosing(select, diversity, min_groundedness, allow_truncated)
     elif diversity or min_groundedness or allow_truncated:
         raise click.UsageError("--diversity, --min-groundedness and --allow-truncated choose: give --select 1 too")
-    with options.quarantine_beside(out, quarantine, max_bad, file) as bad:
-        options.say(rank_file(file, out, weights, tiers, bad, choosing))
+    with (
+        options.quarantine_beside(out, quarantine, max_bad, file) as bad,
+        judge_options.reranking(judging, (file, quarantine, weights), out) as judge,
+    ):
+        options.say(rank_file(file, out, weights, tiers, bad, choosing, judge))
+    return judge_options.ended(judge)

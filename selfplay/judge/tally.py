@@ -61,7 +61,9 @@ class Tally:
             said, bad = self.said.get(judge.model, Counter()), self.invalid.get(judge.model, Counter())
             found = ", ".join(f"{word} {said[word]:,}" for word in WORDS if said[word])
             faults = ", ".join(f"{count:,} × {kind}" for kind, count in bad.most_common())
-            yield f"{judge.model}: {found or 'nothing valid'}; invalid {bad.total():,}" + (f" ({faults})" if faults else "")
+            yield f"{judge.model}: {found or 'nothing valid'}; invalid {bad.total():,}" + (
+                f" ({faults})" if faults else ""
+            )
             yield from judge.notes
         if any(bad["cut at the token limit"] for bad in self.invalid.values()):
             yield "answers were cut: a higher --max-tokens with --retry-invalid asks for them again"
