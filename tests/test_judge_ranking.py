@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -355,6 +359,38 @@ def test_the_order_of_answers_does_not_matter(tmp_path: Path) -> None:
             assert call(source, tmp_path / name, server, "--concurrency", "8").exit_code == 0
         found.append((tmp_path / name).read_text())
     assert found[0] == found[1]
+
+
+def test_stopped_in_the_middle_the_rows_are_written_and_nothing_is_asked_twice(tmp_path: Path) -> None:
+    def slowly(data: dict[str, Any]) -> Any:
+        time.sleep(0.05)
+        return {"label": "follow_up", "groundedness": 2}
+
+    turns = tuple(f"Why {n} of 240 kg?" for n in range(3))
+    sites = [written(tmp_path / f"{n}", turns).read_text().replace("old garage", f"garage {n}") for n in range(10)]
+    source, out = tmp_path / "t", tmp_path / "o"
+    source.write_text("".join(text.replace('"s0"', f'"s{n}"') for n, text in enumerate(sites)))
+    code = "from selfplay.cli import main; main()"
+    with scripted(answering(slowly)) as server:
+        command = [sys.executable, "-c", code, "rank", str(source), "-o", str(out), "--tiers", "text", "--judge", "m"]
+        environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent), "OMP_NUM_THREADS": "1"}
+        process = subprocess.Popen(
+            [*command, "--base-url", f"{server.url}/v1", "--concurrency", "2"],
+            env=environment, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        deadline = time.monotonic() + 60
+        while len(server.seen) < 6 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        _, told = process.communicate(timeout=60)
+        assert process.returncode == 130
+        assert "the same command goes on" in told
+        asked_first = len(server.seen)
+        assert 6 <= asked_first < 30
+        assert sum(row["judge_grade"] is not None for row in rows_of(out)) == asked_first
+        assert call(source, out, server).exit_code == 0
+        assert len(server.seen) == 30
+    assert all(row["judge_grade"] == 2 for row in rows_of(out))
 
 
 sides = st.sampled_from(["first", "second", "equal", None])
