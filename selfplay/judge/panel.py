@@ -72,11 +72,9 @@ class Panel:
 
 def conversation(values: dict[str, Any]) -> list[Any]:
     """The messages of a row, or what its columns tell of them."""
-    return json.loads(values["messages"]) if values["messages"] else said(values)
-
-
-def said(values: dict[str, Any]) -> list[dict[str, str]]:
-    """The conversation of a row that holds its context in columns."""
+    if values["messages"]:
+        messages: list[Any] = json.loads(values["messages"])
+        return messages
     users = [{"role": "user", "content": text} for text in values["history"]]
     return [*users, {"role": "assistant", "content": values["answer"]}]
 
