@@ -341,6 +341,26 @@ def test_a_wrong_call_is_one_line_before_anything_is_done(
     assert not (tmp_path / "o").exists()
 
 
+@pytest.mark.parametrize(("select", "chosen"), [("1", {VAGUE}), ("2", {VAGUE, OFF})])
+def test_what_is_selected_follows_the_judge(source: Path, tmp_path: Path, select: str, chosen: set[str]) -> None:
+    with scripted(answering(graded(Would=1, How=3, What=2))) as server:
+        done = call(source, tmp_path / "o", server, "--select", select)
+    assert done.exit_code == 0, done.output
+    assert {row["turn"] for row in rows_of(tmp_path / "o") if row["selected"]} == chosen
+    assert "judged_merit" not in rows_of(tmp_path / "o")[0]
+
+
+def test_a_turn_that_may_not_be_selected_costs_nothing(tmp_path: Path) -> None:
+    source = written(tmp_path / "t")
+    rows = [{**row, "finish_reason": "length" if row["turn"] == OFF else "stop"} for row in rows_of(source)]
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for more, count in (((), 2), (("--allow-truncated",), 3)):
+        with scripted(answering(graded(Would=1, How=3, What=2))) as server:
+            done = call(source, tmp_path / f"o{count}", server, "--select", "1", *more)
+            assert done.exit_code == 0, done.output
+            assert len(server.seen) == count
+
+
 def test_without_a_judge_no_column_of_its_is_added(source: Path, tmp_path: Path) -> None:
     assert call(source, tmp_path / "o").exit_code == 0
     assert not any(name.startswith("judge") for name in rows_of(tmp_path / "o")[0])
@@ -426,8 +446,17 @@ def test_ranks_stay_a_numbering_and_only_marked_survivors_move(
     data = []
     for turn, site, genuine, copy in rows:
         counts[site] += 1
-        data.append({"turn": turn, "site_id": site, "genuine": genuine, "copy": copy, "rank": counts[site]})
-    schema = {"turn": pl.String, "site_id": pl.String, "genuine": pl.Boolean, "copy": pl.Boolean, "rank": pl.Int64}
+        place = counts[site]
+        row = {"turn": turn, "site_id": site, "genuine": genuine, "copy": copy}
+        data.append({**row, "rank": place, "groundedness": 1 / place})
+    schema = {
+        "groundedness": pl.Float64,
+        "turn": pl.String,
+        "site_id": pl.String,
+        "genuine": pl.Boolean,
+        "copy": pl.Boolean,
+        "rank": pl.Int64,
+    }
     before = pl.DataFrame(data, schema=schema)
     after = reordered(before, {"x": {turn: (mark,) for turn, mark in marks.items()}}, COLUMNS["pairwise"])
     for site in "xy":
@@ -436,6 +465,7 @@ def test_ranks_stay_a_numbering_and_only_marked_survivors_move(
     marked = (pl.col("site_id") == "x") & pl.col("turn").is_in(list(marks)) & pl.col("genuine") & ~pl.col("copy")
     assert after.filter(~marked)["rank"].equals(before.filter(~marked)["rank"])
     moved = after.filter(marked).sort("rank")
+    assert after.select((pl.col("judged_merit") == 1 / pl.col("rank")).all()).item()  # merits go with the places
     assert moved["judge_wins"].is_sorted(descending=True)
     assert moved["judge_wins"].null_count() == 0
     assert after.filter(~marked)["judge_wins"].null_count() == len(after.filter(~marked))
