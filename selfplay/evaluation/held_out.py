@@ -113,7 +113,7 @@ def without_source(table: pl.DataFrame, source: str, folds: int, seed: int, say:
                 no_rules = str(error)
         here = unfiltered(here) if no_rules else filtered(here, rules)
         parts.append(rerank.rank(here, learn_weights(others), POOL))
-    say(f"without {source}: learned {fits} times in {time.monotonic() - started:.0f} s")
+    say(f"without {source}: learned anew, fits: {fits}, in {time.monotonic() - started:.0f} s")
     return Unseen(pl.concat(parts).sort("_row").drop("_row"), fits, no_rules)
 
 
