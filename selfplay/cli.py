@@ -28,6 +28,7 @@ VERBS = {
     "annotate": "Make a blinded sheet for people to judge turns, and read it back.",
     "agree": "Tell how far judges, people and rules agree.",
     "train": "Learn rules, calibration and ranking weights from judged turns.",
+    "evaluate": "Tell how good filter and ranking are, on judged turns.",
 }
 
 
