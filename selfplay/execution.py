@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from selfplay import dataset, judging, pipeline, progress, show, summary
+from selfplay import adaptive, dataset, judging, pipeline, progress, show, summary
 from selfplay.config import SampleConfig, SelectConfig
 from selfplay.engines.base import Engine
 from selfplay.engines.opening import check, open_engine
@@ -113,12 +113,21 @@ def execute(job: Job, out: Path, *, fresh: bool, quiet: bool, examples: int = 0)
         refuse_other_dtype(run, described)
         run.save(status="running", versions=versions(), engine=described)
         with Interrupt() as interrupt, progress.shown(quiet) as shown:
+            in_rounds = config.until_survivors is not None
+            if in_rounds:
+                adaptive.recover(run)
             judging_parts = pipeline.Judging(run, judge) if judge is not None else None
+            what = (
+                run, engine, config, template, context_length(engine, template), read_sites(job, path, quarantine),
+                quarantine, interrupt, shown,
+            )  # fmt: skip
             try:
-                session = pipeline.sample(
-                    run, engine, config, template, context_length(engine, template), read_sites(job, path, quarantine),
-                    quarantine, interrupt, shown, judging_parts.submit if judging_parts else lambda number: None,
-                )  # fmt: skip
+                if judging_parts is None:
+                    session = pipeline.sample(*what)
+                elif in_rounds:
+                    session = adaptive.sample_until(*what, judging_parts)
+                else:
+                    session = pipeline.sample(*what, judging_parts.submit)
             except BaseException:
                 if judging_parts is not None:  # it must not write on once the lock and its models are gone
                     judging_parts.leave(wait=not interrupt.now)
@@ -145,7 +154,7 @@ def execute(job: Job, out: Path, *, fresh: bool, quiet: bool, examples: int = 0)
 def refuse_other_dtype(run: Run, described: Mapping[str, Any]) -> None:
     """Raises UsageError where samples are there in another dtype. Only an open engine knows what `auto` means."""
     before, now = run.record.get("engine", {}).get("dtype"), described.get("dtype")
-    if before is not None and now is not None and before != now and run.parts("sampled"):
+    if before is not None and now is not None and before != now and run.begun():
         raise UsageError(
             f"{run.folder} holds a run with other settings (dtype: {before!r} -> {now!r}); sample in {before} again, "
             "name another folder, or start over with --fresh"

@@ -18,6 +18,7 @@ from selfplay.commands import options
 @click.option("-o", "--out", type=click.Path(path_type=Path), metavar="DATASET", help="Folder of the dataset.")
 @options.prompting
 @options.sampling
+@options.rounds
 @options.engines
 @options.judging
 @options.choosing
