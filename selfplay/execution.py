@@ -13,8 +13,9 @@ from typing import Any
 
 import click
 
-from selfplay import adaptive, dataset, judging, pipeline, progress, show, summary
+from selfplay import adaptive, dataset, judging, pipeline, progress, rounds_summary, show, summary
 from selfplay.config import SampleConfig, SelectConfig
+from selfplay.core import Site
 from selfplay.engines.base import Engine
 from selfplay.engines.opening import check, open_engine
 from selfplay.errors import EngineError, TooManyBadRows, UsageError
@@ -23,15 +24,12 @@ from selfplay.inputs.source import keep_apart, readable
 from selfplay.interrupt import Interrupt
 from selfplay.job import Job, configure, read_sites
 from selfplay.learned import load_rules
-from selfplay.models import published_as
 from selfplay.pipeline import Judge
-from selfplay.plan import plan
 from selfplay.prompting.templates import ChatTemplate
 from selfplay.runs import Run
 from selfplay.signals.likelihood import DEFAULT_SCORER
 from selfplay.signals.measure import default_scorer
 from selfplay.signals.tiers import Scorer
-from selfplay.tables import sites_table, turns_table
 from selfplay.terminal import printable
 
 PACKAGES = ("selfplay-turns", "polars", "rapidfuzz", "tokenizers", "torch", "transformers", "sentence-transformers")
@@ -113,42 +111,56 @@ def execute(job: Job, out: Path, *, fresh: bool, quiet: bool, examples: int = 0)
         refuse_other_dtype(run, described)
         run.save(status="running", versions=versions(), engine=described)
         with Interrupt() as interrupt, progress.shown(quiet) as shown:
-            in_rounds = config.until_survivors is not None
-            if in_rounds:
-                adaptive.recover(run)
-            judging_parts = pipeline.Judging(run, judge) if judge is not None else None
-            what = (
-                run, engine, config, template, context_length(engine, template), read_sites(job, path, quarantine),
-                quarantine, interrupt, shown,
-            )  # fmt: skip
-            try:
-                if judging_parts is None:
-                    session = pipeline.sample(*what)
-                elif in_rounds:
-                    session = adaptive.sample_until(*what, judging_parts)
-                else:
-                    session = pipeline.sample(*what, judging_parts.submit)
-            except BaseException:
-                if judging_parts is not None:  # it must not write on once the lock and its models are gone
-                    judging_parts.leave(wait=not interrupt.now)
-                raise
-            if judging_parts is not None:
-                if session.interrupted:
-                    judging_parts.leave()
-                if not interrupt.now:
-                    judging_parts.finish(interrupt)
-                session.judging_seconds = judging_parts.seconds
-                unjudged = next(run.unfinished(), None) is not None
-                session.interrupted = session.interrupted or (interrupt.asked and unjudged)
+            sites = read_sites(job, path, quarantine)
+            session = work(run, engine, judge, config, template, sites, quarantine, interrupt, shown)
         if session.error is None and not session.interrupted:
             try:
                 quarantine.check()
             except TooManyBadRows as error:
                 session.error = error
-        code = finish(run, job, session, quarantine)
+        code = finish(run, job, config, session, quarantine)
         if not quiet and code != 130:
             show.closing(run, examples)
         return code
+
+
+def work(
+    run: Run,
+    engine: Engine,
+    judge: Judge | None,
+    config: SampleConfig,
+    template: ChatTemplate | None,
+    sites: Iterator[Site],
+    quarantine: Quarantine,
+    interrupt: Interrupt,
+    shown: pipeline.Progress,
+) -> pipeline.Session:
+    """Samples what the run lacks and, with a judge, judges it meanwhile; in rounds where the configuration says so."""
+    what = (
+        run, engine, config, template, context_length(engine, template), sites, quarantine, interrupt, shown
+    )  # fmt: skip
+    if judge is None:
+        return pipeline.sample(*what)
+    in_rounds = config.until_survivors is not None
+    if in_rounds:
+        adaptive.recover(run)
+    judging_parts = pipeline.Judging(run, judge)
+    try:
+        if in_rounds:
+            session = adaptive.sample_until(*what, judging_parts)
+        else:
+            session = pipeline.sample(*what, judging_parts.submit)
+    except BaseException:
+        judging_parts.leave(wait=not interrupt.now)  # it must not write on once the lock and its models are gone
+        raise
+    if session.interrupted:
+        judging_parts.leave()
+    if not interrupt.now:
+        judging_parts.finish(interrupt)
+    session.judging_seconds = judging_parts.seconds
+    unjudged = next(run.unfinished(), None) is not None
+    session.interrupted = session.interrupted or (interrupt.asked and unjudged)
+    return session
 
 
 def refuse_other_dtype(run: Run, described: Mapping[str, Any]) -> None:
@@ -161,7 +173,7 @@ def refuse_other_dtype(run: Run, described: Mapping[str, Any]) -> None:
         )
 
 
-def finish(run: Run, job: Job, session: pipeline.Session, quarantine: Quarantine) -> int:
+def finish(run: Run, job: Job, config: SampleConfig, session: pipeline.Session, quarantine: Quarantine) -> int:
     """Writes the dataset and the record of this session; returns the exit code."""
     pipeline.write_failed(run.folder, session.failed)
     sessions = [*run.record["sessions"], session.as_json()]
@@ -179,6 +191,8 @@ def finish(run: Run, job: Job, session: pipeline.Session, quarantine: Quarantine
     else:
         dataset.write_dataset(run)
         summed = summary.summarize(run, load_rules(job.judging.rules), sessions)
+        if config.until_survivors is not None:
+            summed["rounds"] = rounds_summary.summarize(run, config)
     run.save(status="done", sessions=sessions, input=counts, failed=len(session.failed), summary=summed)
     if session.failed:
         click.echo(
@@ -191,25 +205,26 @@ def finish(run: Run, job: Job, session: pipeline.Session, quarantine: Quarantine
 
 
 def preview(job: Job, count: int) -> int:
-    """Shows the first `count` sites with their candidates, and writes nothing."""
+    """Shows the first `count` sites with their candidates, and keeps nothing."""
     check(job.engine)
     with ExitStack() as stack:
         path = stack.enter_context(readable(job.conversations))
         config, template = configure(job, path)
         quarantine = stack.enter_context(Quarantine(None))
-        log = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="selfplay-"))) / "engine.log"
-        engine, judge = stack.enter_context(stages(job, config, selecting(job), template, log))
+        select = selecting(job)
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="selfplay-")))
+        engine, judge = stack.enter_context(stages(job, config, select, template, folder / "engine.log"))
+        run = Run(folder / "run", config.as_json(), select.as_json() if select else None)
+        stack.callback(run.close)
         sites = itertools.islice(read_sites(job, path, quarantine), count)
-        groups = plan(sites, config, template, context_length(engine, template), quarantine)
-        planned = {site.site_id: (site, request) for group in groups for site, request in group}
-        if not planned:
+        with Interrupt() as interrupt:
+            session = work(run, engine, judge, config, template, sites, quarantine, interrupt, progress.Silent())
+        if session.error is not None:
+            raise session.error
+        for key, reason in session.failed.items():
+            raise EngineError(f"{key}: {reason}")
+        if not session.sites:
             quarantine.check()
-        sampled = []
-        for result in engine.sample((request for _, request in planned.values()), config.sampling):
-            if result.error is not None:
-                raise EngineError(f"{result.key}: {result.error}")
-            sampled.append((planned[result.key][0], result.candidates))
-        contexts = sites_table(planned.values())
-        turns = turns_table(sampled, published_as(config.model), config.primed)
-        show.candidates(judge(turns, contexts) if judge else turns, contexts)
-    return 0
+        for number in run.parts("turns" if judge else "sampled"):
+            show.candidates(run.read("turns" if judge else "sampled", number), run.read("sites", number))
+        return 130 if session.interrupted else 0
