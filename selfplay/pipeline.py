@@ -90,14 +90,12 @@ def sample(
     numbers = itertools.count(1 + max(run.parts("sampled"), default=-1))
     model = published_as(config.model)
 
-    def requests() -> Iterator[SampleRequest]:
+    def groups() -> Iterator[list[SampleRequest]]:
         try:
-            groups = plan(sites, config, template, context, quarantine, engine.group, done)
-            for number, group in enumerate(groups):
+            for number, group in enumerate(plan(sites, config, template, context, quarantine, engine.group, done)):
                 left[number] = len(group)
                 pending.update({site.site_id: (number, site, request) for site, request in group})
-                for _, request in group:
-                    yield request
+                yield [request for _, request in group]
                 if interrupt.asked:
                     return
         except TooManyBadRows as error:  # what was read before is still worth finishing
@@ -114,9 +112,14 @@ def sample(
             run.write("sampled", number, table)
             on_part(number)
 
+    # A batching engine is given one group a call: where a group is short it would fill it up with the next one's sites,
+    # and a later start, which leaves out what is done, would fill it up with others.
+    calls: Iterable[Iterable[SampleRequest]] = (
+        groups() if engine.group > 1 else [itertools.chain.from_iterable(groups())]
+    )
     clock, flushed = time.monotonic(), time.monotonic()
     try:
-        for result in engine.sample(requests(), config.sampling):
+        for result in (result for call in calls for result in engine.sample(call, config.sampling)):
             session.sampling_seconds += time.monotonic() - clock
             number, site, request = pending.pop(result.key)
             left[number] -= 1
