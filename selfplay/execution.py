@@ -190,8 +190,11 @@ def finish(run: Run, job: Job, config: SampleConfig, session: pipeline.Session, 
         summed = summary.counted(run)
     else:
         dataset.write_dataset(run)
-        summed = summary.summarize(run, load_rules(job.judging.rules), sessions)
-        if config.until_survivors is not None:
+        in_rounds = config.until_survivors is not None
+        # Hard sites have more candidates in later rounds; only the first says what one draw is worth.
+        before = rounds_summary.drawn_in(config) == 0 if in_rounds else None
+        summed = summary.summarize(run, load_rules(job.judging.rules), sessions, before)
+        if in_rounds:
             summed["rounds"] = rounds_summary.summarize(run, config)
     run.save(status="done", sessions=sessions, input=counts, failed=len(session.failed), summary=summed)
     if session.failed:

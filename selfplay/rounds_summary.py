@@ -12,6 +12,14 @@ from selfplay.config import SampleConfig
 from selfplay.runs import Run
 
 
+def drawn_in(config: SampleConfig) -> pl.Expr:
+    """The round of each row of a turns table, 0 being the first; see `config.round_of`."""
+    sizes = {t: n for t, n in config.temperatures.items() if t > 0}
+    return (
+        pl.col("sample") // pl.col("temperature").replace_strict(sizes, default=None, return_dtype=pl.Int64)
+    ).fill_null(0)
+
+
 def summarize(run: Run, config: SampleConfig) -> dict[str, Any]:
     """Of all sites that are whole; JSON types only.
 
@@ -24,9 +32,7 @@ def summarize(run: Run, config: SampleConfig) -> dict[str, Any]:
     if not numbers:
         return {}
     turns = pl.scan_parquet([run.path("turns", number) for number in numbers])
-    sizes = {t: n for t, n in config.temperatures.items() if t > 0}
-    size = pl.col("temperature").replace_strict(sizes, default=None, return_dtype=pl.Int64)
-    turns = turns.with_columns(round=(pl.col("sample") // size).fill_null(0))
+    turns = turns.with_columns(round=drawn_in(config))
     fit = ~pl.col("rejected_for").fill_null("").is_in(UNFIT)
     by_site = turns.group_by("site_id").agg(
         pl.len(),

@@ -32,12 +32,14 @@ def counted(run: Run) -> dict[str, Any]:
     return counts.collect().row(0, named=True)
 
 
-def summarize(run: Run, rules: Rules, sessions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def summarize(
+    run: Run, rules: Rules, sessions: Sequence[Mapping[str, Any]], before: pl.Expr | None = None
+) -> dict[str, Any]:
     """Counts and shares over all finished parts; JSON types only.
 
     Rates are what the recorded sessions did per second of their own time; one that was killed is in neither.
-    `estimated_genuine` holds for all candidates and for the selected ones the mean calibrated `p_genuine` with its
-    interval; it is an estimate, and not what the filter passed.
+    `estimated_genuine` holds for all candidates (those that `before` takes, where it is given) and for the selected
+    ones the mean calibrated `p_genuine` with its interval; it is an estimate, and not what the filter passed.
     """
     numbers = run.parts("turns")
     if not numbers:
@@ -81,7 +83,7 @@ def summarize(run: Run, rules: Rules, sessions: Sequence[Mapping[str, Any]]) -> 
         "passed_rules_share": passed_share,
         "sites_without_survivor": barren,
         "sites_only_truncated": only_truncated,
-        "estimated_genuine": estimated_genuine(run, rules, n_sites),
+        "estimated_genuine": estimated_genuine(run, rules, n_sites, before),
         "labels": dict(labels.iter_rows()),
         "cached_share": totals["cached_tokens"] / max(1, prompt_tokens),
         "tokens_per_second": tokens / sampling_seconds if tokens and sampling_seconds else None,
@@ -89,7 +91,7 @@ def summarize(run: Run, rules: Rules, sessions: Sequence[Mapping[str, Any]]) -> 
     }
 
 
-def estimated_genuine(run: Run, rules: Rules, n_sites: int) -> dict[str, dict[str, Any]]:
+def estimated_genuine(run: Run, rules: Rules, n_sites: int, before: pl.Expr | None = None) -> dict[str, dict[str, Any]]:
     """The estimated share of genuine turns among all candidates, and among the selected ones.
 
     Estimated from at most about `ESTIMATE_SITES` sites, drawn by a hash of their ids, since it needs the texts again.
@@ -104,7 +106,7 @@ def estimated_genuine(run: Run, rules: Rules, n_sites: int) -> dict[str, dict[st
     table = pl.concat(tables, how="diagonal_relaxed") if tables else pl.DataFrame()
     if not tables:
         return {}
-    parts = {"before": table, "after": table.filter("selected")}
+    parts = {"before": table if before is None else table.filter(before), "after": table.filter("selected")}
     return {name: estimate(part, rules) for name, part in parts.items()}
 
 
@@ -134,7 +136,7 @@ def lines(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("passed the rules", f"{summary['passed_rules']} ({summary['passed_rules_share']:.1%})"),
         ("selected", f"{summary['selected']}"),
         ("sites with no survivor", f"{summary['sites_without_survivor']}"),
-        ("estimated genuine, all candidates", shares["before"]),
+        (f"estimated genuine, {'first round' if 'rounds' in summary else 'all candidates'}", shares["before"]),
         ("estimated genuine, selected", shares["after"]),
         *(
             (f"  {NO_RULE.get(label, label)}", f"{count} ({count / n:.1%})")

@@ -169,7 +169,9 @@ def test_sites_are_given_up_after_the_budget_and_the_table_says_so(
     assert "candidates 15 candidates per site 5.0 (5 to 5)" in said
     assert "sites through, by rounds 3 after 3" in said
     assert "sites given up" in said
+    assert "estimated genuine, first round" in said
     summary = json.loads(Path("out/run.json").read_bytes())["summary"]
+    assert summary["estimated_genuine"]["before"]["turns"] == 6, "later rounds are of hard sites only"
     turns = pl.read_parquet("out/turns")
     assert summary["rounds"]["rounds"] == {"3": 3}
     fit = turns.filter(~pl.col("rejected_for").is_in(["flagged", "truncated"]).fill_null(False))
