@@ -348,3 +348,19 @@ def test_rounds_go_on_where_one_long_round_would_and_keep_to_the_budget(
     assert len(set(every)) == len(every)
     for number, round in enumerate(drawn):
         assert {round_of(config, draw.temperature, draw.sample) for draw in round} <= {number}
+
+
+def test_a_turn_is_measured_once_and_labelled_anew(tmp_path: Path) -> None:
+    measured: list[tuple[Any, ...]] = []
+
+    def measuring(turns: pl.DataFrame, sites: pl.DataFrame) -> pl.DataFrame:
+        assert "rejected_for" not in turns.columns, "what an earlier round decided must not stand"
+        if "answer_pmi" not in turns.columns:
+            measured.extend(turns.select("ordinal", "temperature", "sample").iter_rows())
+            turns = turns.with_columns(answer_pmi=pl.col("sample") / 2)
+        return judge(turns, sites)
+
+    start(tmp_path, ScriptedEngine(4), judge=measuring)
+    table = pl.concat([pl.read_parquet(part) for part in (tmp_path / "turns").iterdir()])
+    assert sorted(measured) == sorted(table.select("ordinal", "temperature", "sample").iter_rows())
+    assert table["answer_pmi"].to_list() == (table["sample"] / 2).to_list()
