@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from selfplay import adaptive, dataset, judging, pipeline, progress, rounds_summary, show, summary
+from selfplay import dataset, judging, pipeline, progress, show, summary
 from selfplay.config import SampleConfig, SelectConfig
 from selfplay.core import Site
 from selfplay.engines.base import Engine
@@ -26,6 +26,9 @@ from selfplay.job import Job, configure, read_sites
 from selfplay.learned import load_rules
 from selfplay.pipeline import Judge
 from selfplay.prompting.templates import ChatTemplate
+from selfplay.rounds import summary as rounds
+from selfplay.rounds.parts import recover
+from selfplay.rounds.sampling import sample_until
 from selfplay.runs import Run
 from selfplay.signals.likelihood import DEFAULT_SCORER
 from selfplay.signals.measure import default_scorer
@@ -143,13 +146,10 @@ def work(
         return pipeline.sample(*what)
     in_rounds = config.until_survivors is not None
     if in_rounds:
-        adaptive.recover(run)
+        recover(run)
     judging_parts = pipeline.Judging(run, judge)
     try:
-        if in_rounds:
-            session = adaptive.sample_until(*what, judging_parts)
-        else:
-            session = pipeline.sample(*what, judging_parts.submit)
+        session = sample_until(*what, judging_parts) if in_rounds else pipeline.sample(*what, judging_parts.submit)
     except BaseException:
         judging_parts.leave(wait=not interrupt.now)  # it must not write on once the lock and its models are gone
         raise
@@ -192,10 +192,10 @@ def finish(run: Run, job: Job, config: SampleConfig, session: pipeline.Session, 
         dataset.write_dataset(run)
         in_rounds = config.until_survivors is not None
         # Hard sites have more candidates in later rounds; only the first says what one draw is worth.
-        before = rounds_summary.drawn_in(config) == 0 if in_rounds else None
+        before = rounds.drawn_in(config) == 0 if in_rounds else None
         summed = summary.summarize(run, load_rules(job.judging.rules), sessions, before)
         if in_rounds:
-            summed["rounds"] = rounds_summary.summarize(run, config)
+            summed["rounds"] = rounds.summarize(run, config)
     run.save(status="done", sessions=sessions, input=counts, failed=len(session.failed), summary=summed)
     if session.failed:
         click.echo(

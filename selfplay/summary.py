@@ -11,7 +11,7 @@ from typing import Any
 import polars as pl
 
 from filters import Rules, estimate_genuine
-from selfplay import rounds_summary
+from selfplay.rounds import summary as rounds
 from selfplay.runs import Run
 from selfplay.tables import with_context
 
@@ -148,7 +148,7 @@ def lines(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     if (idle := summary["sites_only_truncated"]) > 0:
         hint = "raise --max-tokens, or give --allow-truncated"
         rows.insert(5, ("sites whose survivors were all cut", f"{idle}: {hint}"))
-    rows[2:2] = rounds_summary.lines(summary.get("rounds", {}))
+    rows[2:2] = rounds.lines(summary.get("rounds", {}))
     if summary["tokens_per_second"] is not None:
         rows.append(("tokens/s while sampling", f"{summary['tokens_per_second']:.0f}"))
     if summary["surviving_turns_per_second"] is not None:

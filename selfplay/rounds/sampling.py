@@ -8,46 +8,28 @@ together, written as an ordinary part, and removed from `rounds/`.
 from __future__ import annotations
 
 import functools
-import itertools
 import queue
-import shutil
 import time
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Iterable, Iterator
 
-import polars as pl
-
-from selfplay.config import SampleConfig, round_of
+from selfplay.config import SampleConfig
 from selfplay.core import Candidate, Site
 from selfplay.engines.base import Engine, SampleRequest, SampleResult
 from selfplay.errors import EngineError, TooManyBadRows
 from selfplay.inputs.quarantine import Quarantine
 from selfplay.interrupt import Interrupt
-from selfplay.models import published_as
 from selfplay.pipeline import FLUSH_SECONDS, FLUSH_SITES, Judging, Progress, Session
 from selfplay.plan import Planned, plan
 from selfplay.prompting.templates import ChatTemplate
-from selfplay.rounds import Chunk, Cohort, Ledger
+from selfplay.rounds.cohorts import Chunk, Cohort, Ledger
+from selfplay.rounds.parts import RoundParts
 from selfplay.runs import Ordinals, Run
-from selfplay.signals.measure import SIGNALS
-from selfplay.tables import TURNS, sites_table, turns_table
 
 COHORT_GROUPS = 8
 """Groups of an engine in a cohort. More fill the batches of later rounds better, and wait longer for the slowest."""
 OPEN_SITES = 4096
 """Most sites in memory that were begun and are not whole; beyond, sampling waits for verdicts."""
-UNFIT = ("flagged", "truncated", "below_minimum")
-"""Reasons for which a turn can never be chosen, whatever else there is at its site."""
-
-
-def recover(run: Run) -> None:
-    """Takes back what a kill left half moved out of `rounds/`. To be called before anything is judged."""
-    held: set[int] = set()
-    for number in run.rounds.parts("sampled"):
-        held.update(run.rounds.read("sampled", number, ["ordinal"])["ordinal"])
-    for number in list(run.unfinished()):
-        if held.issuperset(run.read("sampled", number, ["ordinal"])["ordinal"]):
-            run.remove(number)
 
 
 def sample_until(
@@ -73,7 +55,8 @@ def sample_until(
     session = Session()
     ledger = Ledger()
     opened = (Cohort(planned, engine.group, config, done, ledger) for planned in cohorts)
-    rounds = _Rounds(run, config, opened, ledger, session, judging, progress, interrupt, engine.group)
+    parts = RoundParts(run, config)
+    rounds = _Rounds(run, parts, opened, ledger, session, judging, progress, interrupt, engine.group)
     try:
         rounds.resume(whole)
         while not interrupt.asked and (chunk := rounds.next(wait=True)) is not None:
@@ -91,18 +74,18 @@ def sample_until(
         interrupt.asked = True  # stop now; what has been finished is still written
     rounds.flush()
     session.interrupted = interrupt.asked and not rounds.settled
-    if rounds.settled and not run.rounds.parts("sampled"):
-        shutil.rmtree(run.rounds.folder)
+    if rounds.settled:
+        parts.close()
     return session
 
 
 class _Rounds:
-    """Everything between the engine's results and the parts. All methods but `_merge` are for one thread."""
+    """Everything between the engine's results and the parts. For one thread."""
 
     def __init__(
         self,
         run: Run,
-        config: SampleConfig,
+        parts: RoundParts,
         source: Iterator[Cohort],
         ledger: Ledger,
         session: Session,
@@ -111,11 +94,10 @@ class _Rounds:
         interrupt: Interrupt,
         group: int,
     ) -> None:
-        self._run, self._config, self._source, self._ledger = run, config, source, ledger
+        self._run, self._parts, self._source, self._ledger = run, parts, source, ledger
         self._session, self._judging, self._progress, self._interrupt = session, judging, progress, interrupt
         self._group = group
         self._exhausted = False
-        self._model = published_as(config.model)
         self._cohorts: deque[Cohort] = deque()  # in reading order, the finished ones that wait for others included
         self._cohort_of: dict[int, Cohort] = {}
         self._again: deque[Chunk] = deque()
@@ -123,13 +105,9 @@ class _Rounds:
         self._flying: dict[str, tuple[Site, SampleRequest, int]] = {}
         self._held: list[tuple[Planned, tuple[Candidate, ...], int]] = []
         self._flushed = time.monotonic()
-        self._parts: dict[int, set[int]] = {}  # sites of each part in rounds/ that are not whole
         self._whole: set[int] = set()
         self._merging = 0
         self._inbox: queue.SimpleQueue[tuple[str, int, frozenset[int]]] = queue.SimpleQueue()
-        run.rounds.make()
-        self._numbers = itertools.count(1 + max(run.rounds.parts("sampled"), default=-1))
-        self._final_numbers = itertools.count(1 + max(run.parts("sampled"), default=-1))
 
     @property
     def settled(self) -> bool:
@@ -138,21 +116,12 @@ class _Rounds:
 
     def resume(self, whole: Ordinals) -> None:
         """Reads what earlier starts left in `rounds/`, and removes what was moved out of it."""
-        store = self._run.rounds
-        unjudged = set(store.unfinished())
-        for number in store.parts("sampled"):
-            rows = store.read("sampled", number, ["ordinal", "temperature", "sample"])
-            keys = {(ordinal, round_of(self._config, t, sample)) for ordinal, t, sample in rows.iter_rows()}
-            keys = {key for key in keys if key[0] not in whole}
-            if not keys:
-                store.remove(number)
-                continue
+        for number, keys, judged in self._parts.resume(whole):
             self._ledger.sampled |= keys
-            self._parts[number] = {ordinal for ordinal, _ in keys}
-            if number in unjudged:
-                self._submit(number)
-            else:
+            if judged:
                 self._judged(number)
+            else:
+                self._submit(number)
 
     def next(self, wait: bool = False) -> Chunk | None:
         """What to sample now: sites drawn at before come first. None if there is nothing.
@@ -208,13 +177,8 @@ class _Rounds:
         self._flushed = time.monotonic()
         if not self._held or (self._group > 1 and self._flying):
             return
-        number, store = next(self._numbers), self._run.rounds
-        # Contexts first: a part counts as sampled once its candidates are there, and then both must be.
-        store.write("sites", number, sites_table(planned for planned, _, _ in self._held))
-        rows = ((site, candidates) for (site, _), candidates, _ in self._held)
-        store.write("sampled", number, turns_table(rows, self._model, self._config.primed))
+        number = self._parts.write([(planned, candidates) for planned, candidates, _ in self._held])
         self._ledger.sampled |= {(site.ordinal, drawn) for (site, _), _, drawn in self._held}
-        self._parts[number] = {site.ordinal for (site, _), _, _ in self._held}
         self._held.clear()
         self._submit(number)
 
@@ -258,13 +222,8 @@ class _Rounds:
 
     def _judged(self, number: int) -> list[Cohort]:
         """Notes the verdicts of a part; the cohorts they concern."""
-        columns = ["ordinal", "temperature", "sample", "turn", "rejected_for"]
-        found: dict[tuple[int, int], set[str]] = defaultdict(set)
-        for ordinal, t, sample, turn, reason in self._run.rounds.read("turns", number, columns).iter_rows():
-            texts = found[ordinal, round_of(self._config, t, sample)]
-            if reason not in UNFIT:
-                texts.add(turn.strip())
-        self._ledger.found |= {key: frozenset(texts) for key, texts in found.items()}
+        found = self._parts.found(number)
+        self._ledger.found |= found
         ordinals = {ordinal for ordinal, _ in found}
         return list({id(c): c for o in sorted(ordinals) if (c := self._cohort_of.get(o)) is not None}.values())
 
@@ -276,37 +235,15 @@ class _Rounds:
                 del self._cohort_of[ordinal]
         if len(self._whole) >= FLUSH_SITES or (self._whole and self._exhausted and not self._cohorts):
             ordinals, self._whole = frozenset(self._whole), set()
-            sources = [number for number, held in sorted(self._parts.items()) if held & ordinals]
             self._merging += 1
-            self._judging.do(functools.partial(self._merge, next(self._final_numbers), ordinals, sources))
+            self._judging.do(functools.partial(self._merge, ordinals, *self._parts.sources(ordinals)))
 
-    def _merge(self, number: int, ordinals: frozenset[int], sources: list[int]) -> None:
-        """Writes a part of whole sites, all their rounds ranked together. Runs in the judging thread."""
-
-        def gathered(kind: str) -> pl.DataFrame:
-            tables = (self._run.rounds.read(kind, source) for source in sources)
-            kept = pl.col("ordinal").is_in(list(ordinals))
-            return pl.concat((table.filter(kept) for table in tables), how="diagonal_relaxed")
-
-        order = ("ordinal", "temperature", "sample")
-        sites = gathered("sites").unique("site_id", keep="first").sort("ordinal")
-        self._run.write("sites", number, sites)
-        self._run.write("sampled", number, gathered("sampled").sort(order))
-        # Measured once is enough: labels and ranks are made anew from the signals that the rounds have.
-        signals = [name for names in SIGNALS.values() for name in names]
-        turns = gathered("turns").sort(order)
-        self._run.write(
-            "turns",
-            number,
-            self._judging.judge(turns.select(c for c in turns.columns if c in {*TURNS, *signals}), sites),
-        )
+    def _merge(self, ordinals: frozenset[int], number: int, sources: list[int]) -> None:
+        # In the judging thread, whose models are not for two.
+        self._parts.merge(number, ordinals, sources, self._judging.judge)
         self._inbox.put(("merged", number, ordinals))
 
     def _forget(self, ordinals: frozenset[int]) -> None:
         self._merging -= 1
         self._ledger.forget(ordinals)
-        for number, held in list(self._parts.items()):
-            held -= ordinals
-            if not held:
-                del self._parts[number]
-                self._run.rounds.remove(number)
+        self._parts.forget(ordinals)

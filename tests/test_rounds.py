@@ -18,7 +18,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selfplay import adaptive
 from selfplay.config import SampleConfig, draws, round_of
 from selfplay.core import Candidate, Conversation, Draw, Origin, Sampling, Site
 from selfplay.engines.base import SampleRequest, SampleResult
@@ -27,6 +26,8 @@ from selfplay.inputs.quarantine import Quarantine
 from selfplay.interrupt import Interrupt
 from selfplay.pipeline import Judging, Session
 from selfplay.progress import Silent
+from selfplay.rounds import sampling
+from selfplay.rounds.parts import recover
 from selfplay.runs import Run
 from tests.scripted import ScriptedEngine
 
@@ -61,10 +62,10 @@ def start(
     run = Run(folder, config.as_json(), None)
     try:
         with Quarantine(folder / "quarantine.jsonl") as quarantine, Interrupt() as interrupt:
-            adaptive.recover(run)
+            recover(run)
             judging = Judging(run, judge)
             try:
-                session = adaptive.sample_until(
+                session = sampling.sample_until(
                     run, engine, config, None, None, iter(sites or SITES), quarantine, interrupt, Silent(), judging
                 )
             except BaseException:
@@ -124,8 +125,8 @@ def test_killed_anywhere_and_started_again_it_ends_the_same(
     tmp_path: Path, group: int, moments: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The scripted turn names the batch it was drawn in, so that another batch would show."""
-    monkeypatch.setattr(adaptive, "COHORT_GROUPS", 3)
-    monkeypatch.setattr(adaptive, "FLUSH_SITES", 5)
+    monkeypatch.setattr(sampling, "COHORT_GROUPS", 3)
+    monkeypatch.setattr(sampling, "FLUSH_SITES", 5)
     start(tmp_path / "whole", ScriptedEngine(group))
     for moment in moments:
         with pytest.raises(Killed):
@@ -140,8 +141,8 @@ def test_killed_anywhere_and_started_again_it_ends_the_same(
 def test_dying_at_files_that_are_written_or_removed_loses_nothing_and_does_nothing_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, done: bool
 ) -> None:
-    monkeypatch.setattr(adaptive, "COHORT_GROUPS", 2)
-    monkeypatch.setattr(adaptive, "FLUSH_SITES", 4)
+    monkeypatch.setattr(sampling, "COHORT_GROUPS", 2)
+    monkeypatch.setattr(sampling, "FLUSH_SITES", 4)
     engine, sites = ScriptedEngine(2), SITES[:8]
     start(tmp_path / "whole", engine, sites=sites)
     whole, asked = outcome(tmp_path / "whole"), len(engine.asked)
@@ -248,7 +249,7 @@ def test_turns_that_say_the_same_count_once(tmp_path: Path) -> None:
 
 
 def test_sampling_goes_on_while_a_part_is_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(adaptive, "COHORT_GROUPS", 2)
+    monkeypatch.setattr(sampling, "COHORT_GROUPS", 2)
     engine = ScriptedEngine(4)
 
     def slow(turns: pl.DataFrame, sites: pl.DataFrame) -> pl.DataFrame:
@@ -277,8 +278,8 @@ def test_an_engine_that_pulls_ahead_is_given_what_is_ready(
                 yield from super().sample([request], sampling)
                 held += itertools.islice(waiting, 1)
 
-    monkeypatch.setattr(adaptive, "FLUSH_SITES", 5)
-    monkeypatch.setattr(adaptive, "OPEN_SITES", 12)
+    monkeypatch.setattr(sampling, "FLUSH_SITES", 5)
+    monkeypatch.setattr(sampling, "OPEN_SITES", 12)
     start(tmp_path, Ahead())
     start(tmp_path / "whole", ScriptedEngine())
     assert outcome(tmp_path) == outcome(tmp_path / "whole")
@@ -300,8 +301,8 @@ def test_what_judging_raises_ends_the_run_and_the_next_start_goes_on(tmp_path: P
 @pytest.mark.parametrize("kind", ["sites", "sampled", "turns"])
 @pytest.mark.parametrize("place", ["rounds", "."])
 def test_a_deleted_part_is_made_anew(tmp_path: Path, kind: str, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(adaptive, "COHORT_GROUPS", 2)
-    monkeypatch.setattr(adaptive, "FLUSH_SITES", 4)
+    monkeypatch.setattr(sampling, "COHORT_GROUPS", 2)
+    monkeypatch.setattr(sampling, "FLUSH_SITES", 4)
     if place == "rounds":
         with pytest.raises(Killed):
             start(tmp_path, ScriptedEngine(4, dying_at(60)))

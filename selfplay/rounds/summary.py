@@ -7,8 +7,8 @@ from typing import Any
 
 import polars as pl
 
-from selfplay.adaptive import UNFIT
 from selfplay.config import SampleConfig
+from selfplay.rounds.parts import UNFIT
 from selfplay.runs import Run
 
 
