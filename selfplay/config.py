@@ -52,7 +52,12 @@ class SampleConfig:
 
 @dataclass(frozen=True, slots=True)
 class SelectConfig:
-    """How candidates are measured, filtered, ranked and chosen."""
+    """How candidates are measured, filtered, ranked and chosen.
+
+    Attributes:
+        select: Turns chosen per site, at most.
+        diversity: What redundancy weighs against merit, 0..1.
+    """
 
     rules: str
     rules_hash: str
@@ -61,10 +66,16 @@ class SelectConfig:
     tiers: tuple[str, ...]
     min_groundedness: float = 0.0
     allow_truncated: bool = False
+    select: int = 1
+    diversity: float = 0.0
 
     def as_json(self) -> dict[str, Any]:
-        """JSON types only."""
-        return asdict(self) | {"tiers": list(self.tiers)}
+        """JSON types only. `select` and `diversity` are left out at their defaults, as runs from before them do."""
+        plain = asdict(self) | {"tiers": list(self.tiers)}
+        for name, default in (("select", 1), ("diversity", 0.0)):
+            if plain[name] == default:
+                del plain[name]
+        return plain
 
 
 def draws(config: SampleConfig, site_id: str, number: int = 0) -> tuple[Draw, ...]:

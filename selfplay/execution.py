@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from selfplay import dataset, judging, pipeline, progress, show, summary
+from selfplay import choosing, dataset, judging, pipeline, preferences, progress, selection, show, summary
 from selfplay.config import SampleConfig, SelectConfig
 from selfplay.core import Site
 from selfplay.engines.base import Engine
@@ -121,7 +121,7 @@ def execute(job: Job, out: Path, *, fresh: bool, quiet: bool, examples: int = 0)
                 quarantine.check()
             except TooManyBadRows as error:
                 session.error = error
-        code = finish(run, job, config, session, quarantine)
+        code = finish(run, job, config, select, session, quarantine)
         if not quiet and code != 130:
             show.closing(run, examples)
         return code
@@ -173,7 +173,14 @@ def refuse_other_dtype(run: Run, described: Mapping[str, Any]) -> None:
         )
 
 
-def finish(run: Run, job: Job, config: SampleConfig, session: pipeline.Session, quarantine: Quarantine) -> int:
+def finish(
+    run: Run,
+    job: Job,
+    config: SampleConfig,
+    select: SelectConfig | None,
+    session: pipeline.Session,
+    quarantine: Quarantine,
+) -> int:
     """Writes the dataset and the record of this session; returns the exit code."""
     pipeline.write_failed(run.folder, session.failed)
     sessions = [*run.record["sessions"], session.as_json()]
@@ -189,6 +196,8 @@ def finish(run: Run, job: Job, config: SampleConfig, session: pipeline.Session, 
         dataset.write_turns(run)
         summed = summary.counted(run)
     else:
+        if job.judging.diversity and select is not None:
+            choosing.choose_in_order(run, select, selection.encoder(select.tiers))
         dataset.write_dataset(run)
         in_rounds = config.until_survivors is not None
         # Hard sites have more candidates in later rounds; only the first says what one draw is worth.
@@ -196,6 +205,10 @@ def finish(run: Run, job: Job, config: SampleConfig, session: pipeline.Session, 
         summed = summary.summarize(run, load_rules(job.judging.rules), sessions, before)
         if in_rounds:
             summed["rounds"] = rounds.summarize(run, config)
+        # Once asked for, pairs are kept up with the choice.
+        if kind := job.judging.pairs or run.record.get("pairs"):
+            run.save(pairs=kind)
+            summed["pairs"] = preferences.write_pairs(run, kind)
     run.save(status="done", sessions=sessions, input=counts, failed=len(session.failed), summary=summed)
     if session.failed:
         click.echo(
@@ -228,6 +241,8 @@ def preview(job: Job, count: int) -> int:
             raise EngineError(f"{key}: {reason}")
         if not session.sites:
             quarantine.check()
+        if select is not None and select.diversity:
+            choosing.choose_in_order(run, select, selection.encoder(select.tiers))
         for number in run.parts("turns" if judge else "sampled"):
             show.candidates(run.read("turns" if judge else "sampled", number), run.read("sites", number))
         return 130 if session.interrupted else 0

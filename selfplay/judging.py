@@ -16,20 +16,26 @@ import rerank
 from selfplay.config import SelectConfig
 from selfplay.learned import Learned, load_rules, load_weights
 from selfplay.pipeline import Judge
-from selfplay.selection import select
+from selfplay.selection import encoder, select
 from selfplay.signals.tiers import Measurer, Scorer, settle
 from selfplay.tables import CONTEXT, with_context
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How candidates are judged and chosen; None means what is shipped."""
+    """How candidates are judged and chosen, and what is written of them; None means what is shipped.
+
+    `pairs` (`survivors`, `flagged`, `both`) decides no outcome: a finished run can be asked for them.
+    """
 
     rules: str | None = None
     weights: str | None = None
     tiers: str = "auto"
     min_groundedness: float = 0.0
     allow_truncated: bool = False
+    select: int = 1
+    diversity: float = 0.0
+    pairs: str | None = None
 
 
 def configure(options: Options) -> tuple[SelectConfig, list[str]]:
@@ -47,6 +53,8 @@ def configure(options: Options) -> tuple[SelectConfig, list[str]]:
         tiers=tiers,
         min_groundedness=options.min_groundedness,
         allow_truncated=options.allow_truncated,
+        select=options.select,
+        diversity=options.diversity,
     )
     return config, notes
 
@@ -68,11 +76,16 @@ def opened(config: SelectConfig, options: Options, scorer: Scorer | None = None)
         scorer: The generating engine where it is the scorer that rules and weights were learned with.
     """
     rules, weights = load_rules(options.rules), load_weights(options.weights)
+    encode = encoder(config.tiers)
     with Measurer(config.tiers, _learned(rules, weights), scorer=scorer) as measurer:
 
         def judge(turns: pl.DataFrame, sites: pl.DataFrame) -> pl.DataFrame:
             table = measurer(with_context(turns, sites))
             table = rerank.rank(filters.label(table, rules), weights, by="site_id")
-            return select(table, config.min_groundedness, config.allow_truncated).drop(CONTEXT)
+            # With diversity what is chosen here is provisional: a run chooses again once all sites are there.
+            chosen = select(
+                table, config.min_groundedness, config.allow_truncated, config.select, config.diversity, encode
+            )
+            return chosen.drop(CONTEXT)
 
         yield judge

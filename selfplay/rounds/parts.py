@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 
 import polars as pl
 
+from rerank.diversity import same_text
 from selfplay.config import SampleConfig, round_of
 from selfplay.core import Candidate
 from selfplay.models import published_as
@@ -20,11 +21,10 @@ from selfplay.pipeline import Judge
 from selfplay.plan import Planned
 from selfplay.rounds.cohorts import Key
 from selfplay.runs import Ordinals, Run
+from selfplay.selection import UNBARRED
 from selfplay.signals.measure import SIGNALS
 from selfplay.tables import TURNS, sites_table, turns_table
 
-UNFIT = ("flagged", "truncated", "below_minimum")
-"""Reasons for which a turn can never be chosen, whatever else there is at its site."""
 _ORDER = ("ordinal", "temperature", "sample")
 
 
@@ -81,8 +81,8 @@ class RoundParts:
         rows = self._store.read("turns", number, [*_ORDER, "turn", "rejected_for"])
         for ordinal, t, sample, turn, reason in rows.iter_rows():
             texts = found[ordinal, round_of(self._config, t, sample)]
-            if reason not in UNFIT:
-                texts.add(turn.strip())
+            if reason is None or reason in UNBARRED:
+                texts.add(same_text(turn))
         return {key: frozenset(texts) for key, texts in found.items()}
 
     def sources(self, ordinals: frozenset[int]) -> tuple[int, list[int]]:

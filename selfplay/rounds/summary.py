@@ -7,9 +7,10 @@ from typing import Any
 
 import polars as pl
 
+from rerank.diversity import same_text
 from selfplay.config import SampleConfig
-from selfplay.rounds.parts import UNFIT
 from selfplay.runs import Run
+from selfplay.selection import UNBARRED
 
 
 def drawn_in(config: SampleConfig) -> pl.Expr:
@@ -33,11 +34,11 @@ def summarize(run: Run, config: SampleConfig) -> dict[str, Any]:
         return {}
     turns = pl.scan_parquet([run.path("turns", number) for number in numbers])
     turns = turns.with_columns(round=drawn_in(config))
-    fit = ~pl.col("rejected_for").fill_null("").is_in(UNFIT)
+    fit = pl.col("rejected_for").is_null() | pl.col("rejected_for").is_in(UNBARRED)
     by_site = turns.group_by("site_id").agg(
         pl.len(),
         pl.col("round").max() + 1,
-        pl.col("turn").str.strip_chars().filter(fit).n_unique().alias("fit"),
+        pl.col("turn").filter(fit).map_elements(same_text, return_dtype=pl.String).n_unique().alias("fit"),
     )
     sites = by_site.collect()
     rounds = sites.group_by("round").len().sort("round")
