@@ -182,6 +182,18 @@ def test_sites_are_given_up_after_the_budget_and_the_table_says_so(
     assert selfplay("run", config=rounds, script=lambda key: pytest.fail("sampled again")) == 0
 
 
+@pytest.mark.parametrize(("config", "candidates"), [(CONFIG, 4), (replace(CONFIG, until_survivors=3, max_n=5), 10)])
+def test_a_preview_draws_as_the_run_would_and_keeps_nothing(
+    selfplay: Call, capsys: pytest.CaptureFixture[str], config: SampleConfig, candidates: int
+) -> None:
+    assert selfplay("run", "--preview", "2", config=config) == 0
+    shown = capsys.readouterr().out
+    assert shown.count("p_genuine") == candidates
+    assert "c0#1" in shown
+    assert "c1#1" in shown
+    assert [path.name for path in Path().iterdir()] == ["in.jsonl"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
