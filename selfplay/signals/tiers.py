@@ -37,11 +37,17 @@ CHOICES: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class Scorer:
-    """An engine that scores, with its template. `own_tokens`: it also sampled the turns, so their ids are its own."""
+    """An engine that scores, with its template.
+
+    Attributes:
+        own_tokens: It also sampled the turns, so their ids are its own.
+        own_logprobs: And it did so after the prompts that scoring renders, so the turns' logprobs are known.
+    """
 
     engine: Engine
     template: ChatTemplate
     own_tokens: bool = False
+    own_logprobs: bool = False
 
 
 def obstacle(tier: str, learned: Learned) -> str | None:
@@ -110,7 +116,8 @@ class Measurer:
         self._own: Engine | None = None
         if scorer is not None:
             self._models["likelihood"] = {
-                "scorer": scorer.engine, "template": scorer.template, "own_tokens": scorer.own_tokens
+                "scorer": scorer.engine, "template": scorer.template,
+                "own_tokens": scorer.own_tokens, "own_logprobs": scorer.own_logprobs,
             }  # fmt: skip
 
     def __call__(self, table: pl.DataFrame) -> pl.DataFrame:
