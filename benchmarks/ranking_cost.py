@@ -24,8 +24,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-
 import filters
 import rerank
 import selfplay
@@ -51,8 +49,7 @@ class Clock:
     def ratios(self, arm: str, to: tuple[str, ...]) -> dict[str, float]:
         """Median, lowest and highest over rounds of one arm's CPU seconds to the sum of others'."""
         each = [
-            mine / sum(theirs)
-            for mine, *theirs in zip(self.cpu[arm], *(self.cpu[name] for name in to), strict=True)
+            mine / sum(theirs) for mine, *theirs in zip(self.cpu[arm], *(self.cpu[name] for name in to), strict=True)
         ]
         return {name: round(of(each), 3) for name, of in (("median", statistics.median), ("min", min), ("max", max))}
 
@@ -106,9 +103,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         with clock("sample"):
             results = {r.key: r for r in engine.sample(requests, Sampling(max_tokens=options.max_tokens))}
         drawn = [(site, results[site.site_id].candidates) for site in chosen]
-        table = with_context(
-            turns_table(drawn, DEFAULT_SCORER, False), sites_table(zip(chosen, requests, strict=True))
-        )
+        table = with_context(turns_table(drawn, DEFAULT_SCORER, False), sites_table(zip(chosen, requests, strict=True)))
         with clock("rank: text"):
             rerank.rank(filters.label(table, rules), weights)
         with clock("rank: embedding"):

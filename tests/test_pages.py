@@ -168,5 +168,3 @@ def test_two_threads_get_the_same(model: Any) -> None:
         thread.join()
     assert len(found) == 15
     assert all(one == fresh for one in found)
-
-

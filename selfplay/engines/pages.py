@@ -31,7 +31,7 @@ class Page:
     values: Tensor
 
     def __len__(self) -> int:
-        return self.keys.shape[2]
+        return int(self.keys.shape[2])
 
 
 class Pages:
@@ -49,7 +49,7 @@ class Pages:
         self._lock = threading.Lock()
 
     def names(self, tokens: Sequence[int]) -> Iterator[tuple[bytes, int]]:
-        """Name and first token of each full page of a sequence, its last token left out: that one's logits are wanted."""
+        """Name and first token of each full page of a sequence; its last token, whose logits are wanted, is in none."""
         name = b""
         for start in range(0, (len(tokens) - 1) // self.size * self.size, self.size):
             piece = array("q", tokens[start : start + self.size])
@@ -115,4 +115,4 @@ def joined(before: Sequence[Tensor], own: Tensor) -> Tensor:
 
 
 def _bytes(page: Page) -> int:
-    return page.keys.nbytes + page.values.nbytes
+    return int(page.keys.nbytes + page.values.nbytes)

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -52,7 +52,7 @@ Tokens = tuple[int, ...]
 T = TypeVar("T")
 
 
-Scored = list[dict[Tokens, Sequence[float]] | None]
+Scored = list[dict[Tokens, Sequence[float]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +124,7 @@ def likelihood_signals(
             for row in sites.rows[key]:
                 turn = sites.tokens[row]
                 one = own[turn] if turn in own else first[turn]
-                found = arithmetic(one, second[turn], third[turn] if third else None, bare[turn])
+                found = arithmetic(one, second[turn], third.get(turn), bare[turn])
                 for name, value in found.items():
                     columns[name][row] = value
     return columns
@@ -304,17 +304,14 @@ def _score_bare(turns: set[Tokens], scorer: Engine, template: ChatTemplate) -> d
 
 
 def _score(sites: Sequence[Sequence[tuple[Tokens | None, list[Tokens]]]], scorer: Engine) -> Iterator[Scored]:
-    """Per site and pass: turn → its token logprobs; None for a pass without a prefix."""
+    """Per site and pass: turn → its token logprobs; nothing for a pass without a prefix."""
     asked = [(prefix, turns) for passes in sites for prefix, turns in passes if prefix is not None and turns]
     scores = iter(scorer.score([ScoreRequest(prefix, tuple(turns)) for prefix, turns in asked]))
     for passes in sites:
-        found: Scored = []
-        for prefix, turns in passes:
-            if prefix is None:
-                found.append(None)
-            else:
-                found.append(dict(zip(turns, next(scores), strict=True)) if turns else {})
-        yield found
+        yield [
+            dict(zip(turns, next(scores), strict=True)) if prefix is not None and turns else {}
+            for prefix, turns in passes
+        ]
 
 
 def _chunks(items: Sequence[T], size: int) -> list[Sequence[T]]:
