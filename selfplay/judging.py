@@ -68,7 +68,8 @@ def opened(config: SelectConfig, options: Options, scorer: Scorer | None = None)
         scorer: The generating engine where it is the scorer that rules and weights were learned with.
     """
     rules, weights = load_rules(options.rules), load_weights(options.weights)
-    with Measurer(config.tiers, _learned(rules, weights), scorer=scorer) as measurer:
+    skip_cut = not config.allow_truncated
+    with Measurer(config.tiers, _learned(rules, weights), scorer=scorer, skip_cut=skip_cut) as measurer:
 
         def judge(turns: pl.DataFrame, sites: pl.DataFrame) -> pl.DataFrame:
             table = measurer(with_context(turns, sites))

@@ -97,6 +97,7 @@ class Measurer:
         optional: bool = False,
         reads: Collection[str] = tuple(SIGNALS),
         scorer: Scorer | None = None,
+        skip_cut: bool = False,
     ) -> None:
         """Nothing is loaded yet.
 
@@ -106,12 +107,14 @@ class Measurer:
             optional: A tier that cannot be measured is noted and left out, else it is an error.
             reads: Tiers that the rules or weights read; others are not measured.
             scorer: Scores instead of the default one; left open.
+            skip_cut: Turns cut at the token limit get no likelihoods, since none of them will be chosen.
         """
         self.notes: list[str] = []
         self._unwanted = [name for tier, names in SIGNALS.items() if tier not in tiers for name in names]
         self._tiers = {tier for tier in tiers if tier in reads}
         self._learned = learned
         self._optional = optional
+        self._skip_cut = skip_cut
         self._models: dict[str, dict[str, Any]] = {}
         self._own: Engine | None = None
         if scorer is not None:
@@ -134,7 +137,7 @@ class Measurer:
             try:
                 if tier not in self._models:
                     self._models[tier] = self._load(tier)
-                table = measure(table, {tier}, **self._models[tier])
+                table = measure(table, {tier}, skip_cut=self._skip_cut, **self._models[tier])
             except SelfplayError as error:
                 if not self._optional:
                     raise SelfplayError(f"no {tier} signals: {error}") from None
