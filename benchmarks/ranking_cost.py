@@ -1,6 +1,6 @@
 """What ranking costs beside sampling, on the transformers engine, in the same process and run.
 
-Claims: ranking 8 candidates of a site by all signals costs at most 40 % of sampling them; the embedding path is at
+Bars: ranking 8 candidates of a site by all signals costs at most 40 % of sampling them; the embedding path is at
 least five times as fast as encoding for every candidate what it is compared with, one text at a time.
 
 Per round, in turn: sample, rank as `selfplay run` does (the sampler's prefix pages and logprobs at hand), rank as
@@ -99,7 +99,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             )
             for site in chosen
         ]
-        engine._pages.clear()
+        engine.flush_cache()
         with clock("sample"):
             results = {r.key: r for r in engine.sample(requests, Sampling(max_tokens=options.max_tokens))}
         drawn = [(site, results[site.site_id].candidates) for site in chosen]
@@ -119,7 +119,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             )  # fmt: skip
         with clock("rank: all, label and order"):
             rerank.rank(filters.label(full, rules), weights)
-        engine._pages.clear()
+        engine.flush_cache()
         with clock("rank: likelihood, alone"):
             measured(with_cosines, {"likelihood"}, scorer=engine, template=template)
         columns = [table[name].to_list() for name in ("turn", "query", "answer")]

@@ -156,6 +156,10 @@ class TransformersEngine:
             raise EngineError(f"scoring failed: {_line(error)}") from error
         return results
 
+    def flush_cache(self) -> None:
+        """Forgets the kept pages, for measurements."""
+        self._pages.clear()
+
     def close(self) -> None:
         """Frees the model. Safe to call twice."""
         self._pages.clear()
