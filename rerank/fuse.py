@@ -42,8 +42,10 @@ def add_text_signals(table: pl.DataFrame, common: frozenset[str]) -> pl.DataFram
 def tier_sets(table: pl.DataFrame, weights: Weights, by: str) -> pl.Series:
     """Per row the richest tier set that has a model and whose signals every turn of its site has.
 
-    One site is always ranked with one model: two scores of different models are comparable only on average.
+    One site is always ranked with one model: two scores of different models are comparable only on average. Turns cut
+    at the token limit may lack signals (a run does not measure what it will not choose): they hold no other back.
     """
+    cut = (pl.col("finish_reason") == "length").fill_null(False) if "finish_reason" in table.columns else pl.lit(False)
     spoken = pl.col("turn").fill_null("").str.strip_chars() != ""
     usable = []
     for name in reversed(TIER_SETS):
@@ -58,7 +60,7 @@ def tier_sets(table: pl.DataFrame, weights: Weights, by: str) -> pl.Series:
         ]
         have = pl.all_horizontal(*conditions) if conditions else pl.lit(True)
         # A site where every turn is blank has nothing to be measured and says so by the simplest model.
-        complete = ((have | ~spoken).all() & (spoken.any() | pl.lit(name == "text"))).over(by)
+        complete = ((have | ~spoken | cut).all() & ((have & spoken).any() | pl.lit(name == "text"))).over(by)
         usable.append((name, complete))
     choice = pl.coalesce(*(pl.when(complete).then(pl.lit(name)) for name, complete in usable), pl.lit("text"))
     return table.select(choice.alias("ranked_with"))["ranked_with"]

@@ -31,7 +31,7 @@ from selfplay.rounds.parts import recover
 from selfplay.rounds.sampling import sample_until
 from selfplay.runs import Run
 from selfplay.signals.likelihood import DEFAULT_SCORER
-from selfplay.signals.measure import default_scorer
+from selfplay.signals.measure import default_scorer, default_template
 from selfplay.signals.tiers import Scorer
 from selfplay.terminal import printable
 
@@ -69,10 +69,11 @@ def stages(
         shared = None
         own = job.engine.engine == "transformers" and config.model == DEFAULT_SCORER and job.tokenizer is None
         if own and "likelihood" in select.tiers:
-            # A second copy, since it scores while the first samples.
-            scorer, scorer_template = default_scorer()
-            stack.callback(scorer.close)
-            shared = Scorer(scorer, scorer_template, own_tokens=True)
+            scorer, scorer_template, same = engine, default_template(), job.engine.device is None
+            if not same or job.engine.dtype != "auto":  # signals are measured as rules and weights were learned
+                scorer, same = default_scorer()[0], False
+                stack.callback(scorer.close)
+            shared = Scorer(scorer, scorer_template, own_tokens=True, own_logprobs=same and job.system == "keep")
         yield engine, stack.enter_context(judging.opened(select, job.judging, shared))
 
 

@@ -77,7 +77,8 @@ def opened(config: SelectConfig, options: Options, scorer: Scorer | None = None)
     """
     rules, weights = load_rules(options.rules), load_weights(options.weights)
     encode = encoder(config.tiers)
-    with Measurer(config.tiers, _learned(rules, weights), scorer=scorer) as measurer:
+    skip_cut = not config.allow_truncated
+    with Measurer(config.tiers, _learned(rules, weights), scorer=scorer, skip_cut=skip_cut) as measurer:
 
         def judge(turns: pl.DataFrame, sites: pl.DataFrame) -> pl.DataFrame:
             table = measurer(with_context(turns, sites))

@@ -272,3 +272,60 @@ def test_filters_and_rerank_read_the_names_that_are_measured():
     for tier, names in measuring.SIGNALS.items():
         assert set(TIER_SIGNALS[tier]) == set(names)
         assert {signal.name for signal in read_by_filters if signal.tier == tier} == set(names)
+
+
+def test_what_the_sampler_knows_is_not_scored_again():
+    table = pl.DataFrame(site("abcd", "xy", "zw")).with_columns(
+        token_ids=pl.Series([[7, 8], [9]]), token_logprobs=pl.Series([[-0.5, -1.5], None])
+    )
+    scorer = FakeScorer()
+    row = measure(
+        table, {"likelihood"}, scorer=scorer, template=FakeTemplate(), own_tokens=True, own_logprobs=True
+    ).row(0, named=True)
+    assert row["mean_logprob"] == -1.0
+    assert row["min_logprob"] == -1.5
+    assert row["answer_pmi"] == -1.0 + len("u:Q|a:|") + 1 + 0.5  # the sampler's less the scorer's second pass
+    firsts = [r.continuations for r in scorer.requests if len(r.prefix) == len("u:Q|a:abcd|") + 1]
+    assert ((9,),) in firsts, "the turn without logprobs is scored"
+    assert sum((7, 8) in turns for turns in firsts) == 1, "at the assistant header only"
+    scorer = FakeScorer()
+    measure(table, {"likelihood"}, scorer=scorer, template=FakeTemplate(), own_tokens=True)
+    assert len([r for r in scorer.requests if (7, 8) in r.continuations]) == 4
+
+
+def test_logprobs_after_a_longer_context_than_the_scorers_are_not_taken():
+    rows = site("a" * 1000, "xy")
+    table = pl.DataFrame(rows).with_columns(token_ids=pl.Series([[7, 8]]), token_logprobs=pl.Series([[-0.5, -1.5]]))
+    row = measure(
+        table, {"likelihood"}, scorer=FakeScorer(), template=FakeTemplate(), own_tokens=True, own_logprobs=True
+    ).row(0, named=True)
+    assert row["mean_logprob"] == -(400 - MAX_TOKENS) - 0.5
+
+
+def test_turns_cut_at_the_limit_can_be_left_out():
+    table = pl.DataFrame(site("abcd", "x", "y", "z")).with_columns(finish_reason=pl.Series(["stop", "length", None]))
+    found = measure(table, {"likelihood"}, scorer=FakeScorer(), template=FakeTemplate(), skip_cut=True)
+    assert found["fluency"].is_null().to_list() == [False, True, False]
+    assert found["turn"].to_list() == ["x", "y", "z"]
+
+
+def test_the_control_takes_another_sites_answer_and_only_where_asked():
+    table = pl.DataFrame(
+        site("abcd", "xy", question="Q") + site("efghij", "xy", question="R") + site("other", "v", question="Q")
+    )
+    found = measure(table, {"likelihood"}, scorer=FakeScorer(), template=FakeTemplate())
+    assert "answer_pmi_swapped" not in found.columns
+    scorer = FakeScorer()
+    found = measure(table, {"control"}, scorer=scorer, template=FakeTemplate())
+    # A logprob falls by one for every character before it: the difference is that of the answers' lengths. The third
+    # site begins with the same message as the first, so neither is a stranger to the other.
+    assert found["answer_pmi_swapped"].to_list() == [6 - 4, 4 - 6, 6 - 5]
+    texts = {"".join(map(chr, r.prefix[:-1])) for r in scorer.requests}
+    assert texts == {
+        "u:Q|a:abcd|", "u:Q|a:efghij|", "u:R|a:efghij|", "u:R|a:abcd|", "u:Q|a:other|"
+    }  # fmt: skip
+
+
+def test_the_control_of_a_lone_site_is_null():
+    found = measure(pl.DataFrame(site("abcd", "x", "")), {"control"}, scorer=FakeScorer(), template=FakeTemplate())
+    assert found["answer_pmi_swapped"].to_list() == [None, None]

@@ -138,6 +138,18 @@ def test_each_site_is_ranked_with_the_richest_tiers_that_all_its_turns_have():
     assert ranked["part_embedding"].is_null().all()
 
 
+def test_a_cut_turn_without_signals_holds_no_other_back():
+    """A run does not measure what it will not choose."""
+    signals = {name: pl.Series([1.0, None], dtype=pl.Float64) for name in TIER_SIGNALS["embedding"]}
+    weights = slope("cos_answer", "text+embedding")
+    cut = rank(table("Why an engineer?", "And then", finish_reason=["stop", "length"], **signals), weights)
+    assert cut["ranked_with"].to_list() == ["text+embedding"] * 2
+    other = rank(table("Why an engineer?", "And then", finish_reason=["stop", "stop"], **signals), weights)
+    assert other["ranked_with"].to_list() == ["text"] * 2
+    only = rank(table("Why an engineer?", "And then", finish_reason=["length"] * 2, **signals), weights)
+    assert only["ranked_with"].to_list() == ["text+embedding"] * 2
+
+
 def test_groundedness_is_the_sigmoid_of_intercept_and_parts_and_monotone_in_a_rising_shape():
     ranked = rank(table("a b", "c d", "e f", answer_pmi=[-1.0, 0.5, 2.0]), slope("answer_pmi", "text+likelihood", 0.25))
     assert ranked["groundedness"].to_list() == pytest.approx([0.320821, 0.679179, 0.904651], abs=1e-6)

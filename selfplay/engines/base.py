@@ -39,6 +39,24 @@ class ScoreRequest:
     continuations: tuple[tuple[int, ...], ...]
 
 
+@dataclass(slots=True)
+class Scored:
+    """What an engine's `score` has read so far.
+
+    Attributes:
+        tokens: Tokens of prefixes and continuations of all requests, each continuation with its prefix.
+        cached: Those of them that were not computed, since a prefix cache held them.
+    """
+
+    tokens: int = 0
+    cached: int = 0
+
+    @property
+    def cached_share(self) -> float | None:
+        """None where nothing was scored."""
+        return self.cached / self.tokens if self.tokens else None
+
+
 class Engine(Protocol):
     """A language model that samples and scores over a prefix cache.
 
@@ -49,6 +67,8 @@ class Engine(Protocol):
         primed: True where the turn is asked for by instruction and not sampled at the user header.
         seeded: True where `Draw.seed` decides the outcome.
         context_length: Tokens that prompt and completion together may have; None where the engine does not tell.
+
+    Engines that know how well their cache serves them while scoring also have `scored: Scored`.
     """
 
     name: str

@@ -22,10 +22,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+from selfplay.engines.pages import Page, joined
+
 ATTENTION = "selfplay_branching"
 """Name under which transformers knows the attention function."""
 _SHARE = 16
 """Shared beginnings shorter than this are computed again: gathering their keys costs more."""
+_ABREAST = 64
+"""Tokens of continuations that look at each other's keys only to have them masked, after a short prefix."""
 
 
 class Unsupported(Exception):
@@ -72,7 +76,7 @@ class Block:
     """Queries at packed positions start..stop that look at the same keys.
 
     Attributes:
-        keys: Packed positions of the keys; None where they are the queries' own positions.
+        keys: Places of the keys; None where they are the queries' own positions.
         mask: Added to the scores [stop - start, keys]; None where the block is plainly causal.
     """
 
@@ -83,40 +87,66 @@ class Block:
 
 
 class Packed:
-    """Sequences laid end to end, each computing only what the one before it does not share.
+    """Sequences laid end to end, each computing only what neither pages nor the one before it hold.
+
+    A *place* counts through all pages first and then through the packed positions.
+
+    Args:
+        pages: Per sequence, the pages that hold its beginning; never all of it.
 
     Attributes:
         tokens: int64 [1, total], with `positions` [1, total] counted within each sequence.
-        where: Per sequence, the packed positions of all its tokens, the shared ones included.
-        shared: Per sequence, how many of its tokens another sequence computed.
+        where: Per sequence, the places of all its tokens, the shared ones included.
+        ends: Per sequence, the packed position of its last token.
+        shared: Per sequence, how many of its tokens another sequence holds too and computes.
     """
 
-    def __init__(self, sequences: Sequence[Sequence[int]], dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(
+        self,
+        sequences: Sequence[Sequence[int]],
+        dtype: torch.dtype,
+        device: torch.device,
+        pages: Sequence[Sequence[Page]] = (),
+    ) -> None:
         self.where: list[Tensor] = []
+        self.ends: list[int] = []
         self.shared: list[int] = []
         self._dtype, self._device = dtype, device
         self._tokens: list[int] = []
         self._positions: list[int] = []
         self._blocks: list[Block] = []
         self._stores: Branches | None = None
-        before: Sequence[int] = ()
-        for sequence in sequences:
-            self._append(sequence, common_prefix(before, sequence) if self.where else 0)
-            before = sequence
+        self._pages = list({id(page): page for held in pages for page in held}.values())
+        places, self._offset = {}, 0
+        for page in self._pages:
+            places[id(page)] = torch.arange(self._offset, self._offset + len(page))
+            self._offset += len(page)
+        before: tuple[Sequence[int], list[int]] = ((), [])
+        seen: set[int] = set()
+        for number, sequence in enumerate(sequences):
+            held = [id(page) for page in pages[number]] if pages else []
+            common = common_prefix(before[0], sequence) if self.where and held == before[1] else 0
+            self._append(sequence, [places[page] for page in held], common)
+            own = self.shared.pop()
+            self.shared.append(own or sum(len(places[page]) for page in held if page in seen))
+            seen.update(held)
+            before = (sequence, held)
 
-    def _append(self, sequence: Sequence[int], shared: int) -> None:
-        if shared < min(_SHARE, len(sequence)):
-            shared = 0
-        start, length = len(self._tokens), len(sequence)
-        own = torch.arange(start, start + length - shared)
-        where = torch.cat([self.where[-1][:shared], own]) if shared else own
-        if shared < length:
-            self._tokens += sequence[shared:]
-            self._positions += range(shared, length)
-            keys = where.to(self._device) if shared else None
-            mask = self._bias(torch.ones(length - shared, length).triu(shared + 1) > 0) if shared else None
-            self._blocks.append(Block(start, start + length - shared, keys, mask))
+    def _append(self, sequence: Sequence[int], pages: Sequence[Tensor], common: int) -> None:
+        paged, length = sum(map(len, pages)), len(sequence)
+        shared = common if common - paged >= min(_SHARE, length - paged) else 0
+        known = max(paged, shared)
+        start = len(self._tokens)
+        own = torch.arange(start, start + length - known) + self._offset
+        where = torch.cat([self.where[-1][:shared], own]) if shared else torch.cat([*pages, own])
+        if known < length:
+            self._tokens += sequence[known:]
+            self._positions += range(known, length)
+            keys = where.to(self._device) if known else None
+            mask = self._bias(torch.ones(length - known, length).triu(known + 1) > 0) if known else None
+            self._blocks.append(Block(start, start + length - known, keys, mask))
         self.where.append(where)
+        self.ends.append(int(where[-1]) - self._offset)
         self.shared.append(shared)
 
     def branch(self, index: int, continuations: Sequence[Sequence[int]]) -> list[Tensor]:
@@ -126,21 +156,28 @@ class Packed:
             Per continuation, its packed positions.
         """
         prefix = self.where[index]
-        start, length = len(self._tokens), len(prefix)
-        spans, owner = [], []
-        for number, continuation in enumerate(continuations):
+        spans: list[Tensor] = []
+        abreast: list[int] = []
+        for continuation in continuations:
+            if abreast and sum(abreast) + len(continuation) > max(_ABREAST, len(prefix) // 2):
+                self._close(prefix, abreast)
+                abreast = []
             spans.append(torch.arange(len(self._tokens), len(self._tokens) + len(continuation)))
             self._tokens += continuation
-            self._positions += range(length, length + len(continuation))
-            owner += [number] * len(continuation)
-        total = len(owner)
-        if total:
-            of = torch.tensor(owner)
-            blind = (of[:, None] != of[None, :]) | (torch.ones(total, total).triu(1) > 0)
-            hidden = torch.cat([torch.zeros(total, length, dtype=torch.bool), blind], 1)
-            keys = torch.cat([prefix, torch.arange(start, start + total)]).to(self._device)
-            self._blocks.append(Block(start, start + total, keys, self._bias(hidden)))
+            self._positions += range(len(prefix), len(prefix) + len(continuation))
+            abreast.append(len(continuation))
+        self._close(prefix, abreast)
         return spans
+
+    def _close(self, prefix: Tensor, lengths: Sequence[int]) -> None:
+        """Makes one block of the last continuations."""
+        total, stop = sum(lengths), len(self._tokens)
+        if total:
+            of = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
+            blind = (of[:, None] != of[None, :]) | (torch.ones(total, total).triu(1) > 0)
+            hidden = torch.cat([torch.zeros(total, len(prefix), dtype=torch.bool), blind], 1)
+            keys = torch.cat([prefix, torch.arange(stop - total, stop) + self._offset]).to(self._device)
+            self._blocks.append(Block(stop - total, stop, keys, self._bias(hidden)))
 
     def _bias(self, hidden: Tensor) -> Tensor:
         zeros = torch.zeros(hidden.shape, dtype=self._dtype)
@@ -159,15 +196,17 @@ class Packed:
         self._stores = branches
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
+        held_keys = joined([page.keys[layer] for page in self._pages], key)
+        held_values = joined([page.values[layer] for page in self._pages], value)
         if self._stores is not None:
-            self._stores.store(layer, key, value)
+            self._stores.store(layer, held_keys, held_values)
         grouped = query.shape[1] != key.shape[1]
         parts = []
         for block in self._blocks:
             if block.keys is None:
                 keys, values = key[:, :, block.start : block.stop], value[:, :, block.start : block.stop]
             else:
-                keys, values = key.index_select(2, block.keys), value.index_select(2, block.keys)
+                keys, values = held_keys.index_select(2, block.keys), held_values.index_select(2, block.keys)
             parts.append(
                 scaled_dot_product_attention(
                     query[:, :, block.start : block.stop],
@@ -189,7 +228,7 @@ class Branches:
     [kv_heads, rows, capacity, dim], filled from the left, all rows at the same step.
 
     Args:
-        where: Per site, the packed positions of its prompt (`Packed.where`).
+        where: Per site, the places of its prompt (`Packed.where`).
         rows: Per site, how many rows branch off it.
     """
 
@@ -251,7 +290,7 @@ class Branches:
         self._lay_out()
 
     def store(self, layer: int, key: Tensor, value: Tensor) -> None:
-        """Takes the packed keys and values [1, kv_heads, total, dim] of all prompts."""
+        """Takes keys and values [1, kv_heads, places, dim] of all prompts, those of pages before the packed ones."""
         shape = (key.shape[1], self._sites, self._longest, -1)
         self._keys[layer] = key[0].index_select(1, self._gather).view(shape)
         self._values[layer] = value[0].index_select(1, self._gather).view(shape)

@@ -14,9 +14,12 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from selfplay.engines.branching import ATTENTION, Branches, Packed, Unsupported, register
+from selfplay.engines.branching import ATTENTION, Attends, Branches, Packed, Unsupported, register
+from selfplay.engines.pages import NextPage, Page, Pages
 
 Tokens = Sequence[int]
+_ROWS = 64
+"""Rows of logits normalised at once; 64 of a vocabulary of 49,152 fit a processor's cache."""
 
 
 class Rows(Protocol):
@@ -42,16 +45,16 @@ class Rows(Protocol):
 
 
 class BranchedRows:
-    """Each prompt computed once, in one packed pass, and read once per step whatever the number of its rows."""
+    """Each prompt computed once, page by page and the rest in one packed pass, and read once per step for all rows."""
 
     copied = False
 
-    def __init__(self, model: Any, prompts: Sequence[Tokens], rows: Sequence[int]) -> None:
+    def __init__(self, model: Any, prompts: Sequence[Tokens], rows: Sequence[int], pages: Pages | None = None) -> None:
         self._model = model
-        packed = Packed(prompts, model.dtype, model.device)
+        packed = Packed(prompts, model.dtype, model.device, begin(model, prompts, pages))
         self._branches = Branches(packed.where, rows, model.dtype, model.device)
         packed.keep(self._branches)
-        last = torch.tensor([int(where[-1]) for where in packed.where], device=model.device)
+        last = torch.tensor(packed.ends, device=model.device)
         logits = _forward(model, packed.tokens, packed.positions, packed, last)[0]
         self.logits = logits.repeat_interleave(torch.tensor(rows, device=model.device), 0)
         self.cached = packed.shared
@@ -98,12 +101,38 @@ class RepeatedRows:
         self.cache.reorder_cache(rows.to(self._model.device))
 
 
-def score_packed(model: Any, work: Sequence[tuple[Tokens, Sequence[Tokens]]]) -> list[list[list[float]]]:
+def begin(model: Any, sequences: Sequence[Tokens], pages: Pages | None) -> list[list[Page]]:
+    """Per sequence the pages that it begins with, computed where they are not kept; none without `pages`."""
+    if pages is None:
+        return [[] for _ in sequences]
+    here: dict[bytes, Page] = {}  # what this call needs stays, however little room there is
+    found = []
+    for sequence in sequences:
+        held: list[Page] = []
+        for name, start in pages.names(sequence):
+            page = here.get(name) or pages.get(name)
+            if page is None:
+                tokens = torch.tensor([sequence[start : start + pages.size]], device=model.device)
+                positions = torch.arange(start, start + pages.size, device=model.device)[None]
+                attends = NextPage(held, pages.size, model.dtype, model.device)
+                _forward(model, tokens, positions, attends, 1)
+                page = attends.page()
+                pages.put(name, page)
+            here[name] = page
+            held.append(page)
+        found.append(held)
+    return found
+
+
+def score_packed(
+    model: Any, work: Sequence[tuple[Tokens, Sequence[Tokens]]], pages: Pages | None = None
+) -> list[list[list[float]]]:
     """Logprobs of continuations in one packed pass: every prefix once, what neighbouring prefixes share once."""
-    packed = Packed([prefix for prefix, _ in work], model.dtype, model.device)
+    prefixes = [prefix for prefix, _ in work]
+    packed = Packed(prefixes, model.dtype, model.device, begin(model, prefixes, pages))
     sources: list[Tensor] = []
     for number, (_, continuations) in enumerate(work):
-        last = packed.where[number][-1:]
+        last = torch.tensor(packed.ends[number : number + 1])
         sources += [torch.cat([last, span[:-1]]) for span in packed.branch(number, continuations) if len(span)]
     if not sources:
         return [[[] for _ in continuations] for _, continuations in work]
@@ -204,14 +233,16 @@ def _trial(model: Any, vocab: int) -> str | None:
     return None
 
 
-def _forward(model: Any, tokens: Tensor, positions: Tensor, attends: Packed | Branches, keep: Tensor | int) -> Tensor:
+def _forward(model: Any, tokens: Tensor, positions: Tensor, attends: Attends, keep: Tensor | int) -> Tensor:
     out = model(input_ids=tokens, position_ids=positions, branches=attends, use_cache=False, logits_to_keep=keep)
     logits: Tensor = out.logits.float()
     return logits
 
 
 def _logprobs(logits: Tensor, targets: Tensor) -> Tensor:
-    return logits.gather(-1, targets[:, None])[:, 0] - logits.logsumexp(-1)
+    # A few rows at a time: the exponentials of all would be as large as the logits, in fresh memory.
+    normalizers = torch.cat([rows.logsumexp(-1) for rows in logits.split(_ROWS)])
+    return logits.gather(-1, targets[:, None])[:, 0] - normalizers
 
 
 def _accepts(model: Any, name: str) -> bool:

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise, takewhile
 from typing import Any
 
 from selfplay.core import Candidate, Draw, Prompt, Sampling
 from selfplay.engines import sglang_answers as answers
 from selfplay.engines.background import BackgroundLoop, Release, drive, together
-from selfplay.engines.base import SampleRequest, SampleResult, ScoreRequest
+from selfplay.engines.base import SampleRequest, SampleResult, Scored, ScoreRequest
 from selfplay.engines.circuit import Circuit
 from selfplay.engines.endpoints import HttpTransport, Transport
 from selfplay.engines.logprob_scale import TOP, unscaled
@@ -90,6 +91,7 @@ class SglangEngine:
             length for info in self._info for length in (info.get("context_length"), info.get("max_total_tokens"))
         ]
         self.context_length = min((length for length in lengths if isinstance(length, int)), default=None)
+        self.scored = Scored()
         self._unscaled: bool | None = None
         self._probing = asyncio.Lock()
         self._primers: dict[str, asyncio.Task[int]] = {}
@@ -131,19 +133,31 @@ class SglangEngine:
         yield from drive(self._background, requests, work, self._max_in_flight * self._copies)
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[list[list[float]]]:
-        """See `base.Engine.score`. A prefix needs at least one token, since the first token of all has no logprob."""
+        """See `base.Engine.score`. A prefix needs at least one token, since the first token of all has no logprob.
+
+        A prefix waits until the one before it in order is in the cache, where it begins as that one does: side by side
+        both would compute what they share. `scored` counts what the cache held.
+        """
         if any(not request.prefix for request in requests):
             raise ValueError("score: a prefix needs at least one token")
 
         async def all_of_them() -> list[list[list[float]]]:
             room = asyncio.Semaphore(max(1, self._max_in_flight * self._copies // 8))
 
-            async def one(request: ScoreRequest) -> list[list[float]]:
-                async with room:
-                    return await self._score(request)
+            held = [asyncio.Event() for _ in requests]
+            waits = _waits(requests)
+
+            async def one(number: int) -> list[list[float]]:
+                try:
+                    if (before := waits.get(number)) is not None:
+                        await held[before].wait()
+                    async with room:
+                        return await self._score(requests[number], held[number])
+                finally:
+                    held[number].set()
 
             try:
-                return await together(one(request) for request in requests)
+                return await together(one(number) for number in range(len(requests)))
             except Failure as failure:
                 raise EngineError(f"SGLang could not score: {failure}") from None
 
@@ -261,13 +275,17 @@ class SglangEngine:
             if found and None not in found:
                 self._unscaled = found == {True}
 
-    async def _score(self, request: ScoreRequest) -> list[list[float]]:
+    async def _score(self, request: ScoreRequest, held: asyncio.Event) -> list[list[float]]:
         wanted = [continuation for continuation in request.continuations if continuation]
         if not wanted:
             return [[] for _ in request.continuations]
         affinity = str(request.prefix)
+        missed = 0
         if len(wanted) > 1:
-            await self._generate(_prefill(request.prefix), affinity)
+            # What the primer computes is the price of the first continuation; it is counted there, not hidden.
+            primer = await self._generate(_prefill(request.prefix), affinity)
+            missed = len(request.prefix) - answers.cached_tokens(primer)
+            held.set()
         payload = {
             "input_ids": [[*request.prefix, *continuation] for continuation in wanted],
             "sampling_params": {"max_new_tokens": 0, "temperature": 1.0},
@@ -275,13 +293,28 @@ class SglangEngine:
             # One earlier than the first token wanted, since the token at the start itself has none.
             "logprob_start_len": len(request.prefix) - 1,
         }
-        scored = answers.scores(await self._generate(payload, affinity), wanted)
+        answer = await self._generate(payload, affinity)
+        scored = answers.scores(answer, wanted)
+        self.scored.tokens += sum(len(request.prefix) + len(continuation) for continuation in wanted)
+        self.scored.cached += sum(map(answers.cached_tokens, answer)) - missed
         return [next(scored) if continuation else [] for continuation in request.continuations]
 
 
 def conversation(key: str) -> str:
     """The conversation of a site id: what comes before its last `#`."""
     return key.rpartition("#")[0] or key
+
+
+def _waits(requests: Sequence[ScoreRequest]) -> dict[int, int]:
+    """For each request the one to wait for: the one before it in the order of prefixes, if half of it is the same."""
+    order = sorted(range(len(requests)), key=lambda number: requests[number].prefix)
+    found = {}
+    for before, number in pairwise(order):
+        one, other = requests[before].prefix, requests[number].prefix
+        same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
+        if 2 * same >= len(other):
+            found[number] = before
+    return found
 
 
 def _prefill(token_ids: Sequence[int]) -> dict[str, Any]:

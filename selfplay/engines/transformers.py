@@ -32,6 +32,10 @@ class TransformersEngine:
         group: Consecutive requests among which batches are formed; by default two batches' worth.
         kv_bytes: Bytes of keys and values a batch may hold; long prompts make smaller batches.
         score_tokens: Most tokens scored in one pass, prefixes included.
+        page_bytes: Keys and values of prompts' beginnings kept for later calls, in bytes; 0 keeps none. What was
+            sampled is then scored, and sampled again, without its prompt being computed anew.
+        page_tokens: Tokens computed as one page; by default 128 on the CPU and 512 elsewhere. Another number may
+            round differently.
         stop_at_eos: Also end turns at the model's own end tokens, as inference servers do.
 
     Raises:
@@ -55,6 +59,8 @@ class TransformersEngine:
         group: int | None = None,
         kv_bytes: int = 2 << 30,
         score_tokens: int = 4096,
+        page_bytes: int = 1 << 30,
+        page_tokens: int | None = None,
         stop_at_eos: bool = True,
     ) -> None:
         try:
@@ -83,6 +89,10 @@ class TransformersEngine:
         self._sites_per_batch = max(1, sites_per_batch)
         self.group = group or 2 * self._sites_per_batch
         self._kv_bytes, self._score_tokens = kv_bytes, score_tokens
+        from selfplay.engines.pages import Pages
+
+        # Even without room pages are computed as such, so that room changes no number.
+        self._pages = Pages(page_tokens or (128 if self._model.device.type == "cpu" else 512), page_bytes)
         self._bytes_per_token = _bytes_per_token(config, self._model.dtype.itemsize)
 
     def describe(self) -> dict[str, Any]:
@@ -104,6 +114,7 @@ class TransformersEngine:
             "sites_per_batch": self._sites_per_batch,
             "group": self.group,
             "kv_bytes": self._kv_bytes,
+            "page_tokens": self._pages.size,
         }
 
     def sample(self, requests: Iterable[SampleRequest], sampling: Sampling) -> Iterator[SampleResult]:
@@ -139,14 +150,19 @@ class TransformersEngine:
                     return [score_repeated(self._model, r.prefix, r.continuations) for r in requests]
                 for batch in self._score_batches(requests):
                     work = [(requests[number].prefix, continuations) for number, continuations in batch]
-                    for (number, _), found in zip(batch, score_packed(self._model, work), strict=True):
+                    for (number, _), found in zip(batch, score_packed(self._model, work, self._pages), strict=True):
                         results[number] += found
         except (RuntimeError, MemoryError) as error:
             raise EngineError(f"scoring failed: {_line(error)}") from error
         return results
 
+    def flush_cache(self) -> None:
+        """Forgets the kept pages, for measurements."""
+        self._pages.clear()
+
     def close(self) -> None:
         """Frees the model. Safe to call twice."""
+        self._pages.clear()
         self._model = None
 
     def _problem(self, request: SampleRequest) -> str | None:
@@ -204,7 +220,7 @@ class TransformersEngine:
         with self._torch.inference_mode():
             rows: Rows
             if self.branched:
-                rows = BranchedRows(self._model, prompts, counts)
+                rows = BranchedRows(self._model, prompts, counts, self._pages)
             else:
                 rows = RepeatedRows(self._model, prompts[0], counts[0])
             return decode_batch(rows, batch, sampling, limits, self._eos, self._tokenizer)
@@ -218,6 +234,7 @@ class TransformersEngine:
         batch: list[tuple[int, tuple[tuple[int, ...], ...]]] = []
         used = 0
         before: tuple[int, ...] = ()
+        size = self._pages.size
         # Half the budget, and no more than half a gigabyte of logits.
         most = max(1, min(self._score_tokens // 2, (512 << 20) // (4 * self._vocab)))
         held = 0
@@ -226,9 +243,10 @@ class TransformersEngine:
             for part in _parts(requests[number].continuations, most):
                 tokens = sum(map(len, part))
                 new = len(prefix) - (common_prefix(before, prefix) if batch else 0)
+                new = min(new, len(prefix) - (len(prefix) - 1) // size * size)  # the rest is in pages
                 if batch and (used + new + tokens > self._score_tokens or held + tokens > most):
                     yield batch
-                    batch, used, held, new = [], 0, 0, len(prefix)
+                    batch, used, held, new = [], 0, 0, (len(prefix) - 1) % size + 1
                 batch.append((number, part))
                 held += tokens
                 used, before = used + new + tokens, prefix

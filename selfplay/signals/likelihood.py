@@ -8,13 +8,20 @@
 first - second is the pointwise mutual information of turn and answer (PCMI: Paranjape & Manning 2021,
 arXiv 2104.07831); a copy of the answer has the highest of all, so it is no sign of quality alone. first - third asks
 who is speaking; first - fourth what the whole context gives. All in nats; turns are scored up to `MAX_TOKENS`.
+
+Cost: a forward pass over every distinct turn of a site for each of the four, and over the context once. Where the
+scorer itself sampled the turn its logprobs are the first pass.
+
+A fifth pass is only for a control that nobody needs by default (`CONTROL`): the turn under the answer of another
+site. A turn that gains as much from this answer as from any is not a reaction to it; what both have in common, such
+as that an answer stands there at all, first - second counts and this does not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -35,6 +42,7 @@ SIGNALS = (
     "mean_logprob",
     "min_logprob",
 )
+CONTROL = ("answer_pmi_swapped",)
 DEFAULT_SCORER = "smollm2-135m"
 MAX_TOKENS = 128
 _SITES_PER_CALL = 16
@@ -44,13 +52,42 @@ Tokens = tuple[int, ...]
 T = TypeVar("T")
 
 
+Scored = list[dict[Tokens, Sequence[float]]]
+
+
 @dataclass(frozen=True, slots=True)
 class Prefixes:
-    """Token ids of what stands before the turn in the first three passes; `assistant` is None without such a header."""
+    """Token ids of what stands before the turn in the first three passes; `assistant` is None without such a header.
+
+    Attributes:
+        whole: Nothing of the context was left out to fit the scorer.
+    """
 
     answered: Tokens
     unanswered: Tokens
     assistant: Tokens | None
+    whole: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Sites:
+    """Rows grouped by their context, in the order in which they are scored.
+
+    Attributes:
+        keys: One per site; those of one conversation follow one another.
+        rows: Row numbers per site.
+        tokens: Of every row's turn; empty for a blank one.
+    """
+
+    keys: list[str]
+    rows: dict[str, list[int]]
+    messages: dict[str, Sequence[Message]]
+    prefixes: dict[str, Prefixes]
+    tokens: list[Tokens]
+
+    def turns(self, key: str) -> list[Tokens]:
+        """The distinct turns of a site."""
+        return sorted({self.tokens[row] for row in self.rows[key]})
 
 
 def likelihood_signals(
@@ -59,6 +96,7 @@ def likelihood_signals(
     ids: Sequence[Sequence[int] | None],
     scorer: Engine,
     template: ChatTemplate,
+    sampled: Sequence[Sequence[float] | None] | None = None,
 ) -> dict[str, list[float | None]]:
     """The columns of `SIGNALS`, one value per row.
 
@@ -70,35 +108,111 @@ def likelihood_signals(
     Args:
         contexts: Messages per row, ending with the assistant's; the same object or equal ones for one site.
         ids: Token ids of the turn where the scorer itself sampled it; None where the text is to be encoded.
+        sampled: Logprobs (nats, temperature 1) of `ids` under the scorer after the context at the user header, where
+            they are known: the first pass, which is then not computed.
 
     Raises:
         EngineError: The engine cannot score, or failed after its retries.
     """
+    sites = _sites(contexts, turns, ids, template)
+    columns: dict[str, list[float | None]] = {name: [None] * len(turns) for name in SIGNALS}
+    bare = _score_bare({turn for key in sites.keys for turn in sites.turns(key)}, scorer, template)
+    for chunk in _chunks(sites.keys, _SITES_PER_CALL):
+        known = [_known(sites, key, ids, sampled) for key in chunk]
+        passes = _score([_requests(sites, key, own) for key, own in zip(chunk, known, strict=True)], scorer)
+        for key, own, (first, second, third) in zip(chunk, known, passes, strict=True):
+            for row in sites.rows[key]:
+                turn = sites.tokens[row]
+                one = own[turn] if turn in own else first[turn]
+                found = arithmetic(one, second[turn], third.get(turn), bare[turn])
+                for name, value in found.items():
+                    columns[name][row] = value
+    return columns
+
+
+def control_signals(
+    contexts: Sequence[Sequence[Message] | None],
+    turns: Sequence[str],
+    ids: Sequence[Sequence[int] | None],
+    scorer: Engine,
+    template: ChatTemplate,
+    sampled: Sequence[Sequence[float] | None] | None = None,
+) -> dict[str, list[float | None]]:
+    """The columns of `CONTROL`; arguments, nulls and errors as in `likelihood_signals`.
+
+    `answer_pmi_swapped` is the mean over the turn's tokens of log p(turn | context) - log p(turn | the same context
+    with another site's answer in place of this one's). The other site is the next one of these rows, in the order of
+    the rendered contexts and around its end, that has another answer and another first message: a neighbour of
+    the same conversation would be no stranger. Null where there is none.
+    """
+    sites = _sites(contexts, turns, ids, template)
+    column: list[float | None] = [None] * len(turns)
+    swapped = {key: _swapped(sites, place, template) for place, key in enumerate(sites.keys)}
+    for chunk in _chunks([key for key in sites.keys if swapped[key] is not None], _SITES_PER_CALL):
+        known = [_known(sites, key, ids, sampled) for key in chunk]
+        asked = [
+            [_requests(sites, key, own)[0], (swapped[key], sites.turns(key))]
+            for key, own in zip(chunk, known, strict=True)
+        ]
+        for key, own, (first, other) in zip(chunk, known, _score(asked, scorer), strict=True):
+            for row in sites.rows[key]:
+                turn = sites.tokens[row]
+                one = own[turn] if turn in own else first[turn]
+                column[row] = float(np.subtract(one, other[turn]).mean())
+    return {"answer_pmi_swapped": column}
+
+
+def _sites(
+    contexts: Sequence[Sequence[Message] | None],
+    turns: Sequence[str],
+    ids: Sequence[Sequence[int] | None],
+    template: ChatTemplate,
+) -> Sites:
     tokens = [_continuation(turn, own, template) for turn, own in zip(turns, ids, strict=True)]
     rows: dict[str, list[int]] = {}
-    messages_of: dict[str, Sequence[Message]] = {}
+    messages: dict[str, Sequence[Message]] = {}
     for row, context in enumerate(contexts):
         if context is not None and tokens[row]:
             key = repr([(m["role"], m.get("content")) for m in context])
             rows.setdefault(key, []).append(row)
-            messages_of.setdefault(key, context)
-    prefixes: dict[str, Prefixes] = {}
-    for key, messages in messages_of.items():
-        found = site_prefixes(messages, template)
-        if found is not None:
-            prefixes[key] = found
-    order = sorted((p.answered, key) for key, p in prefixes.items())
-    bare = _score_bare({tokens[row] for _, key in order for row in rows[key]}, scorer, template)
-    columns: dict[str, list[float | None]] = {name: [None] * len(turns) for name in SIGNALS}
-    for chunk in _chunks([key for _, key in order], _SITES_PER_CALL):
-        sites = [(prefixes[key], sorted({tokens[row] for row in rows[key]})) for key in chunk]
-        scored = _score_sites(sites, scorer)
-        for key, passes in zip(chunk, scored, strict=True):
-            for row in rows[key]:
-                first, second, third = passes[tokens[row]]
-                for name, value in arithmetic(first, second, third, bare[tokens[row]]).items():
-                    columns[name][row] = value
-    return columns
+            messages.setdefault(key, context)
+    prefixes = {key: found for key, context in messages.items() if (found := site_prefixes(context, template))}
+    return Sites(sorted(prefixes, key=lambda key: (prefixes[key].answered, key)), rows, messages, prefixes, tokens)
+
+
+def _known(
+    sites: Sites, key: str, ids: Sequence[Sequence[int] | None], sampled: Sequence[Sequence[float] | None] | None
+) -> dict[Tokens, Sequence[float]]:
+    """Turns of a site whose first pass the sampler did; none where it saw a longer context than the scorer can."""
+    if sampled is None or not sites.prefixes[key].whole:
+        return {}
+    found: dict[Tokens, Sequence[float]] = {}
+    for row in sites.rows[key]:
+        own, logprobs = ids[row], sampled[row]
+        if own is not None and logprobs is not None and len(own) == len(logprobs):
+            found.setdefault(sites.tokens[row], logprobs[:MAX_TOKENS])
+    return found
+
+
+def _requests(sites: Sites, key: str, known: Collection[Tokens]) -> list[tuple[Tokens | None, list[Tokens]]]:
+    """Prefix and turns of the first three passes."""
+    prefixes, turns = sites.prefixes[key], sites.turns(key)
+    return [
+        (prefixes.answered, [turn for turn in turns if turn not in known]),
+        (prefixes.unanswered, turns),
+        (prefixes.assistant, turns),
+    ]
+
+
+def _swapped(sites: Sites, place: int, template: ChatTemplate) -> Tokens | None:
+    """Prefix of the first pass with the answer of another site."""
+    mine = sites.messages[sites.keys[place]]
+    for key in (*sites.keys[place + 1 :], *sites.keys[:place]):
+        other = sites.messages[key]
+        if other[0] != mine[0] and other[-1].get("content") != mine[-1].get("content"):
+            found = site_prefixes([*mine[:-1], {**mine[-1], "content": other[-1].get("content")}], template)
+            return found.answered if found else None
+    return None
 
 
 def arithmetic(
@@ -126,6 +240,7 @@ def site_prefixes(messages: Sequence[Message], template: ChatTemplate) -> Prefix
     a single answer that does not fit alone loses its first tokens.
     """
     limit = (template.tokenizer.context_length or 1 << 30) - MAX_TOKENS
+    complete = messages
     messages = _fit(messages, template, limit)
     while messages:
         try:
@@ -142,7 +257,8 @@ def site_prefixes(messages: Sequence[Message], template: ChatTemplate) -> Prefix
     def cut(prompt: Prompt) -> Tokens:
         return tuple(prompt.token_ids)[-limit:]
 
-    return Prefixes(cut(answered), cut(unanswered), cut(assistant) if assistant else None)
+    whole = len(messages) == len(complete) and len(answered.token_ids) <= limit
+    return Prefixes(cut(answered), cut(unanswered), cut(assistant) if assistant else None, whole)
 
 
 def _fit(messages: Sequence[Message], template: ChatTemplate, limit: int) -> list[Message]:
@@ -187,19 +303,15 @@ def _score_bare(turns: set[Tokens], scorer: Engine, template: ChatTemplate) -> d
     return found
 
 
-def _score_sites(sites: Sequence[tuple[Prefixes, list[Tokens]]], scorer: Engine) -> Iterator[dict[Tokens, Any]]:
-    """Per site: turn → its token logprobs in the first, second and third pass (None without an assistant header)."""
-    requests: list[ScoreRequest] = []
-    for prefixes, turns in sites:
-        for prefix in (prefixes.answered, prefixes.assistant, prefixes.unanswered):
-            if prefix is not None:
-                requests.append(ScoreRequest(prefix, tuple(turns)))
-    scores = iter(scorer.score(requests))
-    for prefixes, turns in sites:
-        first = next(scores)
-        third: Sequence[list[float] | None] = next(scores) if prefixes.assistant is not None else [None] * len(turns)
-        second = next(scores)
-        yield dict(zip(turns, zip(first, second, third, strict=True), strict=True))
+def _score(sites: Sequence[Sequence[tuple[Tokens | None, list[Tokens]]]], scorer: Engine) -> Iterator[Scored]:
+    """Per site and pass: turn → its token logprobs; nothing for a pass without a prefix."""
+    asked = [(prefix, turns) for passes in sites for prefix, turns in passes if prefix is not None and turns]
+    scores = iter(scorer.score([ScoreRequest(prefix, tuple(turns)) for prefix, turns in asked]))
+    for passes in sites:
+        yield [
+            dict(zip(turns, next(scores), strict=True)) if prefix is not None and turns else {}
+            for prefix, turns in passes
+        ]
 
 
 def _chunks(items: Sequence[T], size: int) -> list[Sequence[T]]:

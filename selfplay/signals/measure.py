@@ -24,6 +24,8 @@ from selfplay.signals.embedding import Embedder
 EMBEDDING_SIGNALS = embedding.SIGNALS
 LIKELIHOOD_SIGNALS = likelihood.SIGNALS
 SIGNALS: Mapping[str, tuple[str, ...]] = {"embedding": EMBEDDING_SIGNALS, "likelihood": LIKELIHOOD_SIGNALS}
+CONTROL_SIGNALS = likelihood.CONTROL
+"""Of the tier `control`: measured only where it is asked for, read by no shipped rule or weight."""
 _NEEDS = {
     "embedding": ("torch", "sentence_transformers"),
     "likelihood": ("torch", "transformers"),
@@ -48,26 +50,32 @@ def measure(
     scorer: Engine | None = None,
     template: Any = None,
     own_tokens: bool = False,
+    own_logprobs: bool = False,
+    skip_cut: bool = False,
 ) -> pl.DataFrame:
     """Adds (or replaces) the signal columns of `tiers`, float64, null where unknown; rows keep their order.
 
     Args:
         table: One row per candidate: `turn`, and `messages` (JSON text or list of dicts, ending with the assistant's)
             or `query` and `answer`. Rows without messages have no likelihood signals. `token_ids` optional.
-        tiers: Any of `text`, `embedding`, `likelihood`; `text` adds nothing here.
+        tiers: Any of `text`, `embedding`, `likelihood`, `control`; `text` adds nothing here.
         embedder: What encodes; the process's MiniLM if None.
         scorer: The engine that scores; SmolLM2-135M in process if None, closed again.
         template: The scorer's `ChatTemplate`; needed with `scorer`.
         own_tokens: The table's `token_ids` are of the scorer's own vocabulary (it sampled the turns itself), so that
             they are scored as they were drawn. Otherwise the turn's text is encoded.
+        own_logprobs: The table's `token_logprobs` are the scorer's own too, after the same prompts, so that the first
+            pass is known.
+        skip_cut: Turns cut at the token limit (`finish_reason` is `length`) get no likelihoods. They are the longest
+            ones, and never chosen unless truncated ones are allowed.
 
     Raises:
         SelfplayError: A tier that does not exist or is not installed, or a column that is missing.
         EngineError: The scorer failed.
     """
-    unknown = sorted(set(tiers) - {"text", *SIGNALS})
+    unknown = sorted(set(tiers) - {"text", *SIGNALS, "control"})
     if unknown:
-        raise SelfplayError(f"no signal tier {unknown[0]!r}; there are text, embedding, likelihood")
+        raise SelfplayError(f"no signal tier {unknown[0]!r}; there are text, embedding, likelihood, control")
     if "turn" not in table.columns:
         raise SelfplayError("no column `turn` to measure")
     contexts = _contexts(table)
@@ -76,8 +84,12 @@ def measure(
     if "embedding" in tiers:
         queries, answers = _questions_and_answers(table, contexts)
         columns |= embedding.embedding_signals(turns, queries, answers, embedder or embedding.load_embedder())
-    if "likelihood" in tiers:
-        columns |= _likelihood(table, contexts, turns, scorer, template, own_tokens)
+    if {"likelihood", "control"} & set(tiers):
+        if skip_cut and "finish_reason" in table.columns:
+            cut = (table["finish_reason"] == "length").fill_null(False)
+            turns = ["" if gone else turn for turn, gone in zip(turns, cut, strict=True)]
+        own = _own(table, own_tokens, own_logprobs)
+        columns |= _likelihood(tiers, contexts, turns, *own, scorer, template)
     return table.with_columns(pl.Series(name, values, pl.Float64) for name, values in columns.items())
 
 
@@ -156,29 +168,42 @@ def default_template() -> Any:
     return ChatTemplate(load_tokenizer(likelihood.DEFAULT_SCORER))
 
 
+def _own(
+    table: pl.DataFrame, tokens: bool, logprobs: bool
+) -> tuple[list[Sequence[int] | None], list[Sequence[float] | None] | None]:
+    """Token ids of the scorer's own making and their logprobs, where the table has them."""
+    if not tokens or "token_ids" not in table.columns:
+        return [None] * len(table), None
+    if not logprobs or "token_logprobs" not in table.columns:
+        return table["token_ids"].to_list(), None
+    return table["token_ids"].to_list(), table["token_logprobs"].to_list()
+
+
 def _likelihood(
-    table: pl.DataFrame,
+    tiers: Collection[str],
     contexts: Sequence[Sequence[Message] | None],
     turns: Sequence[str],
+    ids: Sequence[Sequence[int] | None],
+    sampled: Sequence[Sequence[float] | None] | None,
     scorer: Engine | None,
     template: Any,
-    own_tokens: bool,
 ) -> dict[str, list[float | None]]:
-    if own_tokens and "token_ids" in table.columns:
-        ids: list[Any] = table["token_ids"].to_list()
-    else:
-        ids = [None] * len(turns)
-    if scorer is not None:
-        if template is None:
-            raise SelfplayError("measuring likelihoods with a given scorer needs its template")
-        return likelihood.likelihood_signals(contexts, turns, ids, scorer, template)
-    if not any(contexts):
-        return {name: [None] * len(turns) for name in LIKELIHOOD_SIGNALS}
-    engine, template = default_scorer()
+    if scorer is not None and template is None:
+        raise SelfplayError("measuring likelihoods with a given scorer needs its template")
+    names = [*(LIKELIHOOD_SIGNALS if "likelihood" in tiers else ()), *(CONTROL_SIGNALS if "control" in tiers else ())]
+    if scorer is None and not any(contexts):
+        return {name: [None] * len(turns) for name in names}
+    engine, template = (scorer, template) if scorer is not None else default_scorer()
+    found: dict[str, list[float | None]] = {}
     try:
-        return likelihood.likelihood_signals(contexts, turns, ids, engine, template)
+        if "likelihood" in tiers:
+            found |= likelihood.likelihood_signals(contexts, turns, ids, engine, template, sampled)
+        if "control" in tiers:
+            found |= likelihood.control_signals(contexts, turns, ids, engine, template, sampled)
     finally:
-        engine.close()
+        if scorer is None:
+            engine.close()
+    return found
 
 
 def _contexts(table: pl.DataFrame) -> list[Sequence[Message] | None]:

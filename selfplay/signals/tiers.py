@@ -37,11 +37,17 @@ CHOICES: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class Scorer:
-    """An engine that scores, with its template. `own_tokens`: it also sampled the turns, so their ids are its own."""
+    """An engine that scores, with its template.
+
+    Attributes:
+        own_tokens: It also sampled the turns, so their ids are its own.
+        own_logprobs: And it did so after the prompts that scoring renders, so the turns' logprobs are known.
+    """
 
     engine: Engine
     template: ChatTemplate
     own_tokens: bool = False
+    own_logprobs: bool = False
 
 
 def obstacle(tier: str, learned: Learned) -> str | None:
@@ -91,6 +97,7 @@ class Measurer:
         optional: bool = False,
         reads: Collection[str] = tuple(SIGNALS),
         scorer: Scorer | None = None,
+        skip_cut: bool = False,
     ) -> None:
         """Nothing is loaded yet.
 
@@ -100,17 +107,20 @@ class Measurer:
             optional: A tier that cannot be measured is noted and left out, else it is an error.
             reads: Tiers that the rules or weights read; others are not measured.
             scorer: Scores instead of the default one; left open.
+            skip_cut: Turns cut at the token limit get no likelihoods, since none of them will be chosen.
         """
         self.notes: list[str] = []
         self._unwanted = [name for tier, names in SIGNALS.items() if tier not in tiers for name in names]
         self._tiers = {tier for tier in tiers if tier in reads}
         self._learned = learned
         self._optional = optional
+        self._skip_cut = skip_cut
         self._models: dict[str, dict[str, Any]] = {}
         self._own: Engine | None = None
         if scorer is not None:
             self._models["likelihood"] = {
-                "scorer": scorer.engine, "template": scorer.template, "own_tokens": scorer.own_tokens
+                "scorer": scorer.engine, "template": scorer.template,
+                "own_tokens": scorer.own_tokens, "own_logprobs": scorer.own_logprobs,
             }  # fmt: skip
 
     def __call__(self, table: pl.DataFrame) -> pl.DataFrame:
@@ -127,7 +137,7 @@ class Measurer:
             try:
                 if tier not in self._models:
                     self._models[tier] = self._load(tier)
-                table = measure(table, {tier}, **self._models[tier])
+                table = measure(table, {tier}, skip_cut=self._skip_cut, **self._models[tier])
             except SelfplayError as error:
                 if not self._optional:
                     raise SelfplayError(f"no {tier} signals: {error}") from None
