@@ -31,9 +31,19 @@ TIER_SIGNALS: Mapping[str, tuple[str, ...]] = {
         "mean_logprob",
         "min_logprob",
     ),
+    "cross": ("cross_score",),
 }
-TIER_SETS = ("text", "text+embedding", "text+likelihood", "text+embedding+likelihood")
-"""Every set of tiers that has a model of its own; each needs all of its tiers."""
+TIER_SETS = (
+    "text",
+    "text+embedding",
+    "text+cross",
+    "text+embedding+cross",
+    "text+likelihood",
+    "text+embedding+likelihood",
+    "text+likelihood+cross",
+    "text+embedding+likelihood+cross",
+)
+"""Every set of tiers that can have a model of its own; each needs all of its tiers. Later ones are preferred."""
 
 _DEFAULT = Path(__file__).with_name("default_weights.json")
 
@@ -65,7 +75,8 @@ class Weights:
     Attributes:
         models: By tier set (`TIER_SETS`).
         common_words: Words too frequent to be an anchor.
-        measured_with: Embedder and scorer (model, revision, template hash) whose signals taught the models.
+        measured_with: Embedder, scorer and cross-encoder (model, revision, template hash) whose signals taught the
+            models.
         training: Hash and size of the judged turns.
         cv: Figures of the grouped cross-validation, by tier set.
     """
@@ -75,6 +86,11 @@ class Weights:
     measured_with: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
     cv: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def tiers(self) -> frozenset[str]:
+        """The tiers that any of the models reads."""
+        return frozenset(tier for name in self.models for tier in name.split("+"))
 
 
 @lru_cache(maxsize=8)
@@ -134,7 +150,7 @@ def weights_from_json(raw: Any) -> Weights:
     if raw.get("schema_version") != SCHEMA_VERSION:
         raise WeightsError(
             f"schema_version is {raw.get('schema_version')!r}, this version reads {SCHEMA_VERSION}; "
-            "train again with `selfplay train`"
+            "train again with `selfplay train-ranker`"
         )
     models = raw.get("models")
     if not isinstance(models, dict) or "text" not in models:

@@ -48,13 +48,19 @@ class SampleConfig:
 
 @dataclass(frozen=True, slots=True)
 class SelectConfig:
-    """How candidates are measured, filtered, ranked and chosen."""
+    """How candidates are measured, filtered, ranked and chosen.
+
+    Attributes:
+        scorer_model: What was named to measure likelihoods; None is the shipped one.
+    """
 
     rules: str
     rules_hash: str
     weights: str
     weights_hash: str
     tiers: tuple[str, ...]
+    scorer_model: str | None = None
+    cross_encoder: str | None = None
     min_groundedness: float = 0.0
     allow_truncated: bool = False
 

@@ -31,6 +31,7 @@ from selfplay.runs import Run
 from selfplay.signals.likelihood import DEFAULT_SCORER
 from selfplay.signals.measure import default_scorer
 from selfplay.signals.tiers import Scorer
+from selfplay.signals.writer import SELF
 from selfplay.tables import sites_table, turns_table
 from selfplay.terminal import printable
 
@@ -65,21 +66,38 @@ def stages(
         if job.judging is None or select is None:
             yield engine, None
             return
-        shared = None
-        own = job.engine.engine == "transformers" and config.model == DEFAULT_SCORER and job.tokenizer is None
-        if own and "likelihood" in select.tiers:
-            # A second copy, since it scores while the first samples.
-            scorer, scorer_template = default_scorer()
-            stack.callback(scorer.close)
-            shared = Scorer(scorer, scorer_template, own_tokens=True)
+        shared = own_scorer(job, config, select, engine, template) if "likelihood" in select.tiers else None
+        if shared is not None:
+            stack.callback(shared.engine.close)
         yield engine, stack.enter_context(judging.opened(select, job.judging, shared))
 
 
-def selecting(job: Job) -> SelectConfig | None:
+def own_scorer(
+    job: Job, config: SampleConfig, select: SelectConfig, engine: Engine, template: ChatTemplate | None
+) -> Scorer | None:
+    """What scores turns by the very tokens that were sampled, where the generator is the scorer; else None.
+
+    A server scores besides sampling, by name only (`--scorer-model self`); in this process a second copy does.
+    """
+    if job.judging is None or job.tokenizer is not None:
+        return None
+    scorer = select.scorer_model or DEFAULT_SCORER
+    if job.engine.engine != "transformers":
+        asked = job.judging.scorer_model == SELF
+        return Scorer(engine, template, own_tokens=True) if asked and template is not None else None
+    if scorer != config.model or job.engine.revision is not None:
+        return None
+    return Scorer(*default_scorer(select.scorer_model), own_tokens=True)
+
+
+def selecting(job: Job, generator: str) -> SelectConfig | None:
     """How the job judges, if it does; says which signals it does without."""
     if job.judging is None:
         return None
-    select, notes = judging.configure(job.judging)
+    if job.judging.scorer_model == SELF and (job.engine.revision or job.engine.chat):
+        other = "--chat" if job.engine.chat else "--revision"
+        raise UsageError(f"--scorer-model self does not go with {other}; name the scorer")
+    select, notes = judging.configure(job.judging, generator)
     for note in notes:
         click.echo(printable(note), err=True)
     return select
@@ -104,7 +122,7 @@ def execute(job: Job, out: Path, *, fresh: bool, quiet: bool, examples: int = 0)
     with ExitStack() as stack:
         path = stack.enter_context(readable(job.conversations))
         config, template = configure(job, path, None if fresh else out)
-        select = selecting(job)
+        select = selecting(job, config.model)
         run = Run(out, config.as_json(), select.as_json() if select else None, fresh)
         stack.callback(run.close)
         quarantine = stack.enter_context(Quarantine(out / "quarantine.jsonl", job.max_bad))
@@ -189,7 +207,7 @@ def preview(job: Job, count: int) -> int:
         config, template = configure(job, path)
         quarantine = stack.enter_context(Quarantine(None))
         log = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="selfplay-"))) / "engine.log"
-        engine, judge = stack.enter_context(stages(job, config, selecting(job), template, log))
+        engine, judge = stack.enter_context(stages(job, config, selecting(job, config.model), template, log))
         sites = itertools.islice(read_sites(job, path, quarantine), count)
         groups = plan(sites, config, template, context_length(engine, template), quarantine)
         planned = {site.site_id: (site, request) for group in groups for site, request in group}
