@@ -39,7 +39,7 @@ def held_out(table: pl.DataFrame, folds: int = 5, seed: int = 0, **options: Any)
 
 
 def report(ranked: dict[str, pl.DataFrame]) -> dict[str, dict[str, dict[str, float]]]:
-    """`rerank.evaluate.figures` by tier set and by `sampled` and `written` turns, of turns ranked with just that set."""
+    """`rerank.evaluate.figures` by tier set, and in it of `sampled` and of `written` turns that the set ranked."""
     found: dict[str, dict[str, dict[str, float]]] = {}
     for name, table in ranked.items():
         used = table.filter(pl.col("ranked_with") == name)

@@ -60,9 +60,10 @@ class CrossEncoderScorer:
 
     def _refuse_other_kinds(self) -> None:
         """Raises SelfplayError for several outputs, and for a model whose scoring head was made up on loading."""
-        if self._encoder.num_labels != 1:
+        outputs = self._encoder.num_labels
+        if outputs != 1:
             raise SelfplayError(
-                f"{self.model}: a cross-encoder with {self._encoder.num_labels} outputs; one with a single score is needed"
+                f"{self.model}: a cross-encoder with {outputs} outputs; one with a single score is needed"
             )
         architectures = getattr(self._encoder.config, "architectures", None) or []
         if architectures and not any("Sequence" in name or "CausalLM" in name for name in architectures):

@@ -1,9 +1,9 @@
 """Adds the signal columns that filters and rerank read, for as many tiers as this install has.
 
 Tiers: `text` needs nothing and is measured by filters and rerank themselves; `embedding` needs sentence-transformers;
-`likelihood` needs an engine that scores; `cross` needs a cross-encoder, of which none is shipped. The shipped rules and weights were learned with SmolLM2-135M as scorer and
-MiniLM as embedder, whatever model wrote the turns: `signal_versions` says which ones measured, to be checked against
-what rules and weights record.
+`likelihood` needs an engine that scores; `cross` needs a cross-encoder, of which none is shipped. The shipped rules and
+weights were learned with SmolLM2-135M as scorer and MiniLM as embedder, whatever model wrote the turns:
+`signal_versions` says which ones measured, to be checked against what rules and weights record.
 """
 
 from __future__ import annotations
