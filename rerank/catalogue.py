@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 TIERS = {
     "text": "words and characters of turn, answer and the user's messages; no model",
+    "wording": "word lists and overlaps that filters measures (`selfplay rules features`); no model",
     "embedding": "cosines of unit vectors of a sentence encoder (shipped: MiniLM, all-minilm-l6-v2); each distinct "
     "turn, question, answer and sentence of an answer is encoded once",
     "likelihood": "token logprobs in nats under a small language model (shipped: SmolLM2-135M) that reads the turn "
@@ -43,6 +44,29 @@ _OURS = "ours"
 _OVERLAP = "word overlap as in ROUGE (Lin 2004), here of rare terms that the question lacks"
 _PCMI = "PCMI (Paranjape & Manning 2021, arXiv 2104.07831)"
 _COUNT = "counting words"
+
+_LISTS = "ours; lists of English words"
+WORDING = (
+    ("names_new", "0 and up", "names that nobody said before", _OURS, "a user brings in a place or a person of their own"),
+    ("new_share", "0..1", "content words nobody said before", _OURS, "high for a reaction in the user's own words"),
+    ("new", "0 and up", "the same, counted", _OURS, "grows with length"),
+    ("specific", "0 and up", "content words that do not fit after any answer", _LISTS, "off-topic turns are specific too"),
+    ("first_person", "0..1", "words in the first person", _LISTS, "stories about oneself that ignore the answer"),
+    ("pointing", "0 and up", "words that point back: that, those, the second one", _LISTS, "they may point at the question"),
+    ("reaction", "0 and up", "sentences that begin as a reaction: but, so, wait", _LISTS, "empty reactions begin alike"),
+    ("doubt", "0 and up", "phrases of doubt and contradiction", _LISTS, "rare; agreement can be as grounded"),
+    ("lower_start", "0 or 1", "starts in lower case, as typed by hand", _OURS, "a habit of some models' turns as well"),
+    ("word_length", "0 and up, letters", "mean word length", _COUNT, "subjects differ; low in scripts without spaces"),
+    ("sentences", "0 and up", "how many there are", _COUNT, "grows with length"),
+    ("compression", "0..1", "share of its size that the turn keeps when compressed", "zlib, against loops", "grows for short turns"),
+    ("query_recall", "0..1", "the question's words that are in the turn", "ROUGE recall (Lin 2004)", "1 for a short question that is taken up"),
+    ("query_similarity", "0..1", "edit similarity to a user's message", "Levenshtein", "a rephrased question is low"),
+    ("query_new", "0 and up", "content words that the question lacks", _OURS, "grows with length"),
+    ("answer_recall", "0..1", "the answer's words that are in the turn", "ROUGE recall (Lin 2004)", "near 0 for any reaction to a long answer"),
+    ("answer_cover", "0..1", "the turn's words that are in the answer", "ROUGE precision (Lin 2004)", "high for copies, and for short turns of common words"),
+    ("answer_sentence", "0..1", "the turn's words that are in one sentence of the answer", "ROUGE precision (Lin 2004)", "1 for a quoted sentence"),
+    ("answer_only_share", "0..1", "content words that the answer alone has", _OURS, "1 for a single word; 0 for paraphrase"),
+)  # fmt: skip
 
 CATALOGUE: tuple[Signal, ...] = (
     Signal(
@@ -100,6 +124,10 @@ CATALOGUE: tuple[Signal, ...] = (
     Signal(
         "ends", "text", "0 or 1", "whether it ends in closing punctuation",
         _OURS, "the last character", "people leave the full stop out",
+    ),
+    *(
+        Signal(name, "wording", values, meaning, source, "part of filters' text tier", weakness)
+        for name, values, meaning, source, weakness in WORDING
     ),
     Signal(
         "cos_query", "embedding", "-1..1", "cosine of turn and question", "Sentence-BERT (Reimers & Gurevych 2019)",

@@ -20,6 +20,8 @@ WRITTEN = "written"
 def held_out(table: pl.DataFrame, folds: int = 5, seed: int = 0, **options: Any) -> dict[str, pl.DataFrame]:
     """By tier set that the table's signals allow: every turn ranked by weights of the other folds' conversations.
 
+    Sets without wording are left out where there is wording: only who calls `rerank` on a bare table meets them.
+
     Args:
         table: Judged turns as `rerank.learn.train` takes them; `context` says which belong to one conversation, else
             `site_id` does.
@@ -32,7 +34,8 @@ def held_out(table: pl.DataFrame, folds: int = 5, seed: int = 0, **options: Any)
     parts: dict[str, list[pl.DataFrame]] = {}
     for number in sorted(fold.unique()):
         weights = train(table.filter(fold != number), **options)
-        for name in weights.models:
+        names = [name for name in weights.models if "wording" in name] or list(weights.models)
+        for name in names:
             only = replace(weights, models={name: weights.models[name], "text": weights.models["text"]})
             parts.setdefault(name, []).append(rank(table.filter(fold == number), only))
     return {name: pl.concat(parts[name]) for name in TIER_SETS if name in parts}

@@ -34,7 +34,7 @@ def train(
     *,
     measured_with: Mapping[str, Any] | None = None,
     penalty: float = 0.03,
-    sampled_weight: float = 4.0,
+    sampled_weight: float = 8.0,
 ) -> Weights:
     """Fits one model per tier set whose signals the table has.
 

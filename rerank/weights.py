@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,27 @@ from rerank.anchors import SIGNALS as TEXT_SIGNALS
 SCHEMA_VERSION = 1
 TIER_SIGNALS: Mapping[str, tuple[str, ...]] = {
     "text": TEXT_SIGNALS,
+    "wording": (
+        "names_new",
+        "new_share",
+        "new",
+        "specific",
+        "first_person",
+        "pointing",
+        "reaction",
+        "doubt",
+        "lower_start",
+        "word_length",
+        "sentences",
+        "compression",
+        "query_recall",
+        "query_similarity",
+        "query_new",
+        "answer_recall",
+        "answer_cover",
+        "answer_sentence",
+        "answer_only_share",
+    ),
     "embedding": ("cos_query", "cos_answer", "cos_answer_best", "cos_margin"),
     "likelihood": (
         "answer_pmi",
@@ -33,17 +54,17 @@ TIER_SIGNALS: Mapping[str, tuple[str, ...]] = {
     ),
     "cross": ("cross_score",),
 }
-TIER_SETS = (
-    "text",
-    "text+embedding",
-    "text+cross",
-    "text+embedding+cross",
-    "text+likelihood",
-    "text+embedding+likelihood",
-    "text+likelihood+cross",
-    "text+embedding+likelihood+cross",
+TIER_SETS = tuple(
+    "+".join(
+        [
+            "text",
+            *(tier for tier, has in zip(("wording", "embedding", "likelihood", "cross"), which, strict=True) if has),
+        ]
+    )
+    for which in sorted(product((False, True), repeat=4), key=lambda w: (w[2], w[1], w[3], w[0]))
 )
-"""Every set of tiers that can have a model of its own; each needs all of its tiers. Later ones are preferred."""
+"""Every set of tiers that can have a model of its own; each needs all of its tiers. Later ones are preferred: what has
+likelihoods before what has cosines, before a cross-encoder's score, before wording."""
 
 _DEFAULT = Path(__file__).with_name("default_weights.json")
 

@@ -20,6 +20,7 @@ from selfplay.selection import select
 from selfplay.signals.tiers import Measurer, Scorer, SignalModels, settle
 from selfplay.signals.writer import SELF
 from selfplay.tables import CONTEXT, with_context
+from selfplay.wording import rank
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,7 @@ def opened(config: SelectConfig, options: Options, scorer: Scorer | None = None)
 
         def judge(turns: pl.DataFrame, sites: pl.DataFrame) -> pl.DataFrame:
             table = measurer(with_context(turns, sites))
-            table = rerank.rank(filters.label(table, rules), weights, by="site_id")
+            table = rank(filters.label(table, rules), weights, by="site_id")
             return select(table, config.min_groundedness, config.allow_truncated).drop(CONTEXT)
 
         yield judge

@@ -16,8 +16,9 @@ from selfplay.signals.measure import SIGNALS
 from selfplay.signals.tiers import Measurer, SignalModels, wanted
 from selfplay.signals.writer import scorer_for
 from selfplay.terminal import printable
+from selfplay.wording import with_wording
 
-PARTS = ("part_text", "part_embedding", "part_likelihood")
+PARTS = ("part_text", "part_wording", "part_embedding", "part_likelihood")
 ADDED = ("groundedness", "rank", *PARTS, "copy", "cut", "ranked_with")
 CARRIED = pl.Schema(
     {
@@ -72,7 +73,7 @@ def rank_file(source: str, out: str, how: Ranking, quarantine: Quarantine) -> It
     with Measurer(tiers, learned, optional=how.tiers == "auto", models=models) as measurer:
         table = measurer(next(tables))
         yield from measurer.notes
-    ranked = rerank.rank(table, weights)
+    ranked = rerank.rank(with_wording(table), weights)
     added = (*ADDED, "part_cross") if ranked["part_cross"].is_not_null().any() else ADDED
     if how.explain:
         ranked = ranked.with_columns(

@@ -21,13 +21,14 @@ from selfplay.signals.embedding import load_embedder
 from selfplay.signals.measure import PARTS, SIGNALS, default_scorer, expected_versions, measure, signal_versions
 from selfplay.signals.tiers import SignalModels
 from selfplay.terminal import one_line
+from selfplay.wording import with_wording
 
 if TYPE_CHECKING:
     from filters.learning.learn import Judged
 
 
 def read_judged(path: Path) -> pl.DataFrame:
-    """Judged turns with their contexts, one row per turn.
+    """Judged turns with their contexts and the wording signals, one row per turn.
 
     Args:
         path: A folder as `judge.folder` reads it, or a file of rows as `selfplay judge` and `selfplay annotate` write
@@ -36,7 +37,7 @@ def read_judged(path: Path) -> pl.DataFrame:
     Raises:
         UsageError: A file is missing or not of this form.
     """
-    return read_lessons(path) if path.is_file() else read_folder(path)
+    return with_wording(read_lessons(path) if path.is_file() else read_folder(path))
 
 
 def read_signals(path: Path, table: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, Any]]:
