@@ -46,27 +46,32 @@ _PCMI = "PCMI (Paranjape & Manning 2021, arXiv 2104.07831)"
 _COUNT = "counting words"
 
 _LISTS = "ours; lists of English words"
+_ROUGE = "word overlap, precision and recall as in ROUGE (Lin 2004)"
+_EDITS = "edit distance (Levenshtein 1966)"
+_ZLIB = "zlib, as a check for loops"
+
 WORDING = (
-    ("names_new", "0 and up", "names that nobody said before", _OURS, "a user brings in a place or a person of their own"),
+    ("names_new", "0 and up", "names that nobody said before", _OURS, "users bring in names of their own"),
     ("new_share", "0..1", "content words nobody said before", _OURS, "high for a reaction in the user's own words"),
     ("new", "0 and up", "the same, counted", _OURS, "grows with length"),
-    ("specific", "0 and up", "content words that do not fit after any answer", _LISTS, "off-topic turns are specific too"),
+    ("specific", "0 and up", "content words that would not fit everywhere", _LISTS, "off-topic turns are so too"),
     ("first_person", "0..1", "words in the first person", _LISTS, "stories about oneself that ignore the answer"),
-    ("pointing", "0 and up", "words that point back: that, those, the second one", _LISTS, "they may point at the question"),
-    ("reaction", "0 and up", "sentences that begin as a reaction: but, so, wait", _LISTS, "empty reactions begin alike"),
+    ("pointing", "0 and up", "words that point back: that, the second one", _LISTS, "they may point at the question"),
+    ("reaction", "0 and up", "sentences that begin as a reaction: but, so", _LISTS, "empty reactions begin alike"),
     ("doubt", "0 and up", "phrases of doubt and contradiction", _LISTS, "rare; agreement can be as grounded"),
-    ("lower_start", "0 or 1", "starts in lower case, as typed by hand", _OURS, "a habit of some models' turns as well"),
-    ("word_length", "0 and up, letters", "mean word length", _COUNT, "subjects differ; low in scripts without spaces"),
+    ("lower_start", "0 or 1", "starts in lower case, as typed by hand", _OURS, "a habit of some models as well"),
+    ("word_length", "0 and up, letters", "mean word length", _COUNT, "subjects differ; scripts without spaces"),
     ("sentences", "0 and up", "how many there are", _COUNT, "grows with length"),
-    ("compression", "0..1", "share of its size that the turn keeps when compressed", "zlib, against loops", "grows for short turns"),
-    ("query_recall", "0..1", "the question's words that are in the turn", "ROUGE recall (Lin 2004)", "1 for a short question that is taken up"),
-    ("query_similarity", "0..1", "edit similarity to a user's message", "Levenshtein", "a rephrased question is low"),
+    ("compression", "0..1", "share of its size that is left when compressed", _ZLIB, "grows for short turns"),
+    ("query_recall", "0..1", "the question's words in the turn", _ROUGE, "1 for a short question taken up"),
+    ("query_similarity", "0..1", "edit similarity to a user's message", _EDITS, "a rephrased question is low"),
     ("query_new", "0 and up", "content words that the question lacks", _OURS, "grows with length"),
-    ("answer_recall", "0..1", "the answer's words that are in the turn", "ROUGE recall (Lin 2004)", "near 0 for any reaction to a long answer"),
-    ("answer_cover", "0..1", "the turn's words that are in the answer", "ROUGE precision (Lin 2004)", "high for copies, and for short turns of common words"),
-    ("answer_sentence", "0..1", "the turn's words that are in one sentence of the answer", "ROUGE precision (Lin 2004)", "1 for a quoted sentence"),
-    ("answer_only_share", "0..1", "content words that the answer alone has", _OURS, "1 for a single word; 0 for paraphrase"),
+    ("answer_recall", "0..1", "the answer's words in the turn", _ROUGE, "near 0 after any long answer"),
+    ("answer_cover", "0..1", "the turn's words in the answer", _ROUGE, "high for copies and for short turns"),
+    ("answer_sentence", "0..1", "its words in one sentence of the answer", _ROUGE, "1 for a quoted sentence"),
+    ("answer_only_share", "0..1", "content words of the answer alone", _OURS, "1 for a single word; 0 for paraphrase"),
 )  # fmt: skip
+"""The wording tier's, in short: name, range, meaning, source, weakness."""
 
 CATALOGUE: tuple[Signal, ...] = (
     Signal(

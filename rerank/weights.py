@@ -55,13 +55,8 @@ TIER_SIGNALS: Mapping[str, tuple[str, ...]] = {
     "cross": ("cross_score",),
 }
 TIER_SETS = tuple(
-    "+".join(
-        [
-            "text",
-            *(tier for tier, has in zip(("wording", "embedding", "likelihood", "cross"), which, strict=True) if has),
-        ]
-    )
-    for which in sorted(product((False, True), repeat=4), key=lambda w: (w[2], w[1], w[3], w[0]))
+    "+".join(["text", *(tier for tier, has in zip(list(TIER_SIGNALS)[1:], which, strict=True) if has)])
+    for which in sorted(product((False, True), repeat=4), key=lambda has: (has[2], has[1], has[3], has[0]))
 )
 """Every set of tiers that can have a model of its own; each needs all of its tiers. Later ones are preferred: what has
 likelihoods before what has cosines, before a cross-encoder's score, before wording."""

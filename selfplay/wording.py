@@ -1,4 +1,4 @@
-"""The wording tier: what filters measures of a turn's text, handed to rerank as columns, since neither knows the other."""
+"""The wording tier: what filters measures of a turn's text, handed to rerank as columns. Neither knows the other."""
 
 from __future__ import annotations
 
