@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     Matrix = NDArray[np.float64]
 
 LEAF = -1
+_BLOCK = 8192
+"""Rows that go through all trees together: few enough for a processor's cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,19 +40,14 @@ class Tree:
 
     def predict(self, columns: Matrix) -> Matrix:
         """Args: the inputs, shape (k, n). Returns: shape (n,)."""
-        n = columns.shape[1]
-        result = np.empty(n)
-        waiting = [(0, np.arange(n))]
-        while waiting:
-            node, rows = waiting.pop()
+        # All rows at every node, children first: in trees this small that is faster than to part the rows.
+        below: list[Matrix | float] = list(self.value)
+        for node in reversed(range(len(below))):
             feature = self.feature[node]
-            if feature == LEAF:
-                result[rows] = self.value[node]
-                continue
-            goes_left = columns[feature, rows] <= self.threshold[node]
-            waiting.append((self.left[node], rows[goes_left]))
-            waiting.append((self.right[node], rows[~goes_left]))
-        return result
+            if feature != LEAF:
+                goes_left = columns[feature] <= self.threshold[node]
+                below[node] = np.where(goes_left, below[self.left[node]], below[self.right[node]])
+        return np.broadcast_to(below[0], columns.shape[1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +61,10 @@ class Boosted:
         """Against an average turn, shape (n,)."""
         columns = np.ascontiguousarray(np.nan_to_num(features.matrix(self.inputs), nan=0.0).T)
         total = np.zeros(len(features))
-        for tree in self.trees:
-            total += tree.predict(columns)
+        for begin in range(0, len(features), _BLOCK):
+            rows = slice(begin, begin + _BLOCK)
+            for tree in self.trees:
+                total[rows] += tree.predict(columns[:, rows])
         return total
 
     def to_json(self) -> dict[str, Any]:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from filters.labels import Label
-from filters.text import figures, form, language, overlap, stance
-from filters.text.context import ANSWER_LIMIT, TURN_LIMIT, Batch
+from filters.text import figures, form, language, matches, overlap, stance
+from filters.text.context import ANSWER_LIMIT, TURN_LIMIT, Batch, read_turns
 
 if TYPE_CHECKING:
     import polars as pl
@@ -42,6 +42,8 @@ class Feature:
 
 CHUNK_ROWS, CHUNK_CHARS = 2048, 2_000_000
 """Rows and characters looked at together, which bounds the memory that is needed beside the table."""
+MATCHED_ROWS = 16_384
+"""Turns in which patterns are sought together."""
 
 _COUNT = float("inf")
 
@@ -153,12 +155,12 @@ def compute(table: pl.DataFrame) -> Features:
         raise ValueError(f"the table has no column `{missing[0]}`; filters need query, answer, history and turn")
     values = {feature.name: np.empty(len(table)) for feature in TEXT}
     english = np.empty(len(table), dtype=np.bool_)
-    for begin, end in _chunks(table):
-        batch = _read(table[begin:end])
-        english[begin:end] = language.english(batch)
+    for begin, batch in _batches(table):
+        rows = slice(begin, begin + len(batch))
+        english[rows] = language.english(batch)
         for part in (form, overlap, figures, stance):
             for name, column in part.measure(batch).items():
-                values[name][begin:end] = column
+                values[name][rows] = column
     for feature in SIGNALS:
         if feature.name in table.columns:
             signal = table[feature.name].cast(float).fill_null(float("nan")).to_numpy()
@@ -168,25 +170,34 @@ def compute(table: pl.DataFrame) -> Features:
     return Features(values, english)
 
 
-def _chunks(table: pl.DataFrame) -> Iterator[tuple[int, int]]:
-    """Bounds of slices that hold a bounded number of rows and, but for a single row, of characters."""
+def _batches(table: pl.DataFrame) -> Iterator[tuple[int, Batch]]:
+    """The rows in order, some at a time, and where each batch begins. Patterns are sought in many turns at once."""
     import polars as pl
 
-    sizes = table.select(
-        pl.min_horizontal(pl.col("turn").str.len_bytes(), TURN_LIMIT).fill_null(0)
-        + pl.min_horizontal(pl.col("answer").str.len_bytes(), ANSWER_LIMIT).fill_null(0)
-        + pl.col("history").list.eval(pl.element().str.len_bytes().clip(0, ANSWER_LIMIT)).list.sum().fill_null(0)
-    ).to_series()
+    turn = pl.min_horizontal(pl.col("turn").str.len_bytes(), TURN_LIMIT).fill_null(0)
+    answer = pl.min_horizontal(pl.col("answer").str.len_bytes(), ANSWER_LIMIT).fill_null(0)
+    history = pl.col("history").list.eval(pl.element().str.len_bytes().clip(0, ANSWER_LIMIT)).list.sum().fill_null(0)
+    sizes = table.select(turn=turn, row=turn + answer + history)
+    for first, last in _chunks(sizes["turn"].to_list(), MATCHED_ROWS):
+        turns = read_turns(table["turn"][first:last].to_list())
+        matched = matches.find(turns)
+        for begin, end in _chunks(sizes["row"][first:last].to_list(), CHUNK_ROWS):
+            found = {name: column[begin:end] for name, column in matched.items()}
+            yield first + begin, _read(turns[begin:end], table[first + begin : first + end], found)
+
+
+def _chunks(sizes: list[int], rows: int) -> Iterator[tuple[int, int]]:
+    """Bounds of slices that hold a bounded number of rows and, but for a single row, of characters."""
     begin = held = 0
-    for row, size in enumerate(sizes.to_list()):
-        if row > begin and (held + size > CHUNK_CHARS or row - begin >= CHUNK_ROWS):
+    for row, size in enumerate(sizes):
+        if row > begin and (held + size > CHUNK_CHARS or row - begin >= rows):
             yield begin, row
             begin, held = row, 0
         held += size
-    if begin < len(table):
-        yield begin, len(table)
+    if begin < len(sizes):
+        yield begin, len(sizes)
 
 
-def _read(table: pl.DataFrame) -> Batch:
+def _read(turns: list[str], table: pl.DataFrame, matched: dict[str, NDArray[np.float64]]) -> Batch:
     reasons = table["finish_reason"].to_list() if "finish_reason" in table.columns else [None] * len(table)
-    return Batch.read(table["turn"].to_list(), table["answer"].to_list(), table["history"].to_list(), reasons)
+    return Batch.read(turns, table["answer"].to_list(), table["history"].to_list(), reasons, matched)

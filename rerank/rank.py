@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 
 import polars as pl
 
@@ -39,18 +40,27 @@ def rank(table: pl.DataFrame, weights: Weights | None = None, by: str = "site_id
     return fused.with_columns(_ranks(fused, by))
 
 
+def merit(columns: Collection[str]) -> pl.Expr:
+    """What orders the turns of a site, 0..1: `groundedness`, times `p_genuine` where `columns` has it (null is 0.5).
+
+    A column `judged_merit` goes before both: there a judge had turns trade their merits with their places.
+    """
+    if "judged_merit" in columns:
+        return pl.col("judged_merit")
+    if "p_genuine" not in columns:
+        return pl.col("groundedness")
+    return pl.col("groundedness") * pl.col("p_genuine").cast(pl.Float64).fill_nan(None).fill_null(0.5)
+
+
 def _ranks(fused: pl.DataFrame, by: str) -> pl.Series:
     columns = fused.columns
     genuine = pl.col("genuine").fill_null(True) if "genuine" in columns else pl.lit(True)
-    merit = pl.col("groundedness")
-    if "p_genuine" in columns:
-        merit = merit * pl.col("p_genuine").cast(pl.Float64).fill_nan(None).fill_null(0.5)
     hashed = pl.Series("_hash", [hashlib.sha256((turn or "").encode()).hexdigest() for turn in fused["turn"]])
     keys = [
         pl.col(by).alias("_by"),
         genuine.not_().alias("_flagged"),
         pl.col("copy").alias("_copy"),
-        (-merit).alias("_merit"),
+        (-merit(columns)).alias("_merit"),
         (pl.col("temperature") if "temperature" in columns else pl.lit(0.0)).alias("_temperature"),
         (pl.col("sample") if "sample" in columns else pl.lit(0)).alias("_sample"),
         hashed,

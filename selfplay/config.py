@@ -52,6 +52,8 @@ class SelectConfig:
 
     Attributes:
         scorer_model: What was named to measure likelihoods; None is the shipped one.
+        select: Turns chosen per site, at most.
+        diversity: What redundancy weighs against merit, 0..1.
     """
 
     rules: str
@@ -63,10 +65,16 @@ class SelectConfig:
     cross_encoder: str | None = None
     min_groundedness: float = 0.0
     allow_truncated: bool = False
+    select: int = 1
+    diversity: float = 0.0
 
     def as_json(self) -> dict[str, Any]:
-        """JSON types only."""
-        return asdict(self) | {"tiers": list(self.tiers)}
+        """JSON types only. Newer settings are left out at their defaults, as in runs from before them."""
+        plain = asdict(self) | {"tiers": list(self.tiers)}
+        for name, default in (("select", 1), ("diversity", 0.0), ("scorer_model", None), ("cross_encoder", None)):
+            if plain[name] == default:
+                del plain[name]
+        return plain
 
 
 def draws(config: SampleConfig, site_id: str) -> tuple[Draw, ...]:

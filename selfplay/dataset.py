@@ -34,11 +34,15 @@ def flip(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
     ]
 
 
-def chosen_row(site: Mapping[str, Any], turn: Mapping[str, Any]) -> dict[str, Any]:
-    """One line of `chosen.jsonl`. Unknown columns come last; one that has a name of ours becomes `input_<name>`."""
+def chosen_row(site: Mapping[str, Any], turn: Mapping[str, Any], several: bool = False) -> dict[str, Any]:
+    """One line of `chosen.jsonl`. Unknown columns come last; one that has a name of ours becomes `input_<name>`.
+
+    Args:
+        several: A site may have more than one chosen turn, so that the id must tell which.
+    """
     messages = json.loads(site["messages"])
     row = {
-        "id": site["site_id"],
+        "id": f"{site['site_id']}/{turn['temperature']:g}/{turn['sample']}" if several else site["site_id"],
         "conversation_id": site["conversation_id"],
         "messages": [*messages, {"role": "user", "content": turn["turn"]}],
         "prompt": flip(messages),
@@ -62,12 +66,13 @@ def in_order(run: Run) -> list[int]:
 
 
 def chosen(run: Run) -> Iterator[dict[str, Any]]:
-    """All chosen rows, in reading order within a part."""
+    """All chosen rows, in reading order within a part, the best of a site first."""
+    several = (run.record["select"] or {}).get("select", 1) > 1
     for number in in_order(run):
-        turns = run.read("turns", number).filter("selected")
+        turns = run.read("turns", number).filter("selected").sort("ordinal", "rank")
         sites = {row["site_id"]: row for row in run.read("sites", number).iter_rows(named=True)}
         for turn in turns.iter_rows(named=True):
-            yield chosen_row(sites[turn["site_id"]], turn)
+            yield chosen_row(sites[turn["site_id"]], turn, several)
 
 
 def turn_rows(run: Run) -> Iterator[dict[str, Any]]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from selfplay import dataset, judging, pipeline, progress, show, summary
+from selfplay import choosing, dataset, judging, pipeline, preferences, progress, selection, show, summary
 from selfplay.config import SampleConfig, SelectConfig
 from selfplay.engines.base import Engine
 from selfplay.engines.opening import check, open_engine
@@ -154,7 +154,7 @@ def execute(job: Job, out: Path, *, fresh: bool, quiet: bool, examples: int = 0)
                 quarantine.check()
             except TooManyBadRows as error:
                 session.error = error
-        code = finish(run, job, session, quarantine)
+        code = finish(run, job, select, session, quarantine)
         if not quiet and code != 130:
             show.closing(run, examples)
         return code
@@ -170,7 +170,7 @@ def refuse_other_dtype(run: Run, described: Mapping[str, Any]) -> None:
         )
 
 
-def finish(run: Run, job: Job, session: pipeline.Session, quarantine: Quarantine) -> int:
+def finish(run: Run, job: Job, select: SelectConfig | None, session: pipeline.Session, quarantine: Quarantine) -> int:
     """Writes the dataset and the record of this session; returns the exit code."""
     pipeline.write_failed(run.folder, session.failed)
     sessions = [*run.record["sessions"], session.as_json()]
@@ -186,8 +186,14 @@ def finish(run: Run, job: Job, session: pipeline.Session, quarantine: Quarantine
         dataset.write_turns(run)
         summed = summary.counted(run)
     else:
+        if job.judging.diversity and select is not None:
+            choosing.choose_in_order(run, select, selection.encoder(select.tiers))
         dataset.write_dataset(run)
         summed = summary.summarize(run, load_rules(job.judging.rules), sessions)
+        # Once asked for, pairs are kept up with the choice.
+        if kind := job.judging.pairs or run.record.get("pairs"):
+            run.save(pairs=kind)
+            summed["pairs"] = preferences.write_pairs(run, kind)
     run.save(status="done", sessions=sessions, input=counts, failed=len(session.failed), summary=summed)
     if session.failed:
         click.echo(

@@ -16,7 +16,7 @@ import rerank
 from selfplay.config import SelectConfig
 from selfplay.learned import Learned, load_rules, load_weights
 from selfplay.pipeline import Judge
-from selfplay.selection import select
+from selfplay.selection import encoder, select
 from selfplay.signals.tiers import Measurer, Scorer, SignalModels, settle
 from selfplay.signals.writer import SELF
 from selfplay.tables import CONTEXT, with_context
@@ -25,7 +25,10 @@ from selfplay.wording import rank
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How candidates are judged and chosen; None means what is shipped."""
+    """How candidates are judged and chosen, and what is written of them; None means what is shipped.
+
+    `pairs` (`survivors`, `flagged`, `both`) decides no outcome: a finished run can be asked for them.
+    """
 
     rules: str | None = None
     weights: str | None = None
@@ -34,6 +37,9 @@ class Options:
     cross_encoder: str | None = None
     min_groundedness: float = 0.0
     allow_truncated: bool = False
+    select: int = 1
+    diversity: float = 0.0
+    pairs: str | None = None
 
 
 def configure(options: Options, generator: str | None = None) -> tuple[SelectConfig, list[str]]:
@@ -58,6 +64,8 @@ def configure(options: Options, generator: str | None = None) -> tuple[SelectCon
         cross_encoder=options.cross_encoder,
         min_groundedness=options.min_groundedness,
         allow_truncated=options.allow_truncated,
+        select=options.select,
+        diversity=options.diversity,
     )
     return config, notes
 
@@ -79,12 +87,17 @@ def opened(config: SelectConfig, options: Options, scorer: Scorer | None = None)
         scorer: An engine that is the run's scorer; left open.
     """
     rules, weights = load_rules(options.rules), load_weights(options.weights)
+    encode = encoder(config.tiers)
     models = SignalModels(config.scorer_model, config.cross_encoder)
     with Measurer(config.tiers, _learned(rules, weights), scorer=scorer, models=models) as measurer:
 
         def judge(turns: pl.DataFrame, sites: pl.DataFrame) -> pl.DataFrame:
             table = measurer(with_context(turns, sites))
             table = rank(filters.label(table, rules), weights, by="site_id")
-            return select(table, config.min_groundedness, config.allow_truncated).drop(CONTEXT)
+            # With diversity what is chosen here is provisional: a run chooses again once all sites are there.
+            chosen = select(
+                table, config.min_groundedness, config.allow_truncated, config.select, config.diversity, encode
+            )
+            return chosen.drop(CONTEXT)
 
         yield judge

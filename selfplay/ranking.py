@@ -1,25 +1,31 @@
-"""The `rank` verb's work: rows of a file → missing signals measured → ranked → the rows written back."""
+"""The `rank` verb's work: rows of a file → missing signals measured → ranked → chosen if asked → written back."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import polars as pl
 
 import rerank
-from selfplay.errors import UsageError
+from selfplay import variety
+from selfplay.explained import explained, pages, refuse_unknown
 from selfplay.inputs.quarantine import Quarantine
 from selfplay.inputs.turnrows import left_out, read_turn_rows, take_from_rows, write_turn_rows
 from selfplay.learned import load_weights
-from selfplay.signals.measure import SIGNALS
+from selfplay.selection import bar, encoder, select
+from selfplay.signals.measure import SIGNALS, available_tiers
 from selfplay.signals.tiers import Measurer, SignalModels, wanted
 from selfplay.signals.writer import scorer_for
-from selfplay.terminal import printable
-from selfplay.wording import with_wording
+from selfplay.wording import WORDING, with_wording
+
+if TYPE_CHECKING:
+    from selfplay.judge_ranking import JudgeRanking
 
 PARTS = ("part_text", "part_wording", "part_embedding", "part_likelihood")
 ADDED = ("groundedness", "rank", *PARTS, "copy", "cut", "ranked_with")
+CHOSEN = ("selected", "rejected_for")
 CARRIED = pl.Schema(
     {
         **{name: pl.Float64() for names in SIGNALS.values() for name in names},
@@ -43,7 +49,7 @@ class Ranking:
         scorer_model: Measures the likelihoods; None is the shipped one, `self` what wrote the turns.
         cross_encoder: Measures the cross tier; None leaves it out.
         explain: Adds the column `rank_explanation`.
-        explain_ids: Rows to be explained in full in the lines about what was done.
+        explain_ids: Rows that are explained in full in the lines about what was done.
     """
 
     weights: str | None = None
@@ -54,53 +60,80 @@ class Ranking:
     explain_ids: tuple[str, ...] = ()
 
 
-def rank_file(source: str, out: str, how: Ranking, quarantine: Quarantine) -> Iterator[str]:
+@dataclass(frozen=True, slots=True)
+class Choosing:
+    """What `selfplay.selection.select` is asked for."""
+
+    select: int = 1
+    diversity: float = 0.0
+    min_groundedness: float = 0.0
+    allow_truncated: bool = False
+
+
+def rank_file(
+    source: str,
+    out: str,
+    how: Ranking,
+    quarantine: Quarantine,
+    choosing: Choosing | None = None,
+    judge: JudgeRanking | None = None,
+) -> Iterator[str]:
     """Ranks the turns of `source` and writes the rows to `out`; yields lines about what was done.
+
+    Args:
+        choosing: Also choose among the turns of each site.
+        judge: Orders the best of each site anew.
 
     Raises:
         UsageError: A file that cannot be read or written, weights that cannot be used, an id that no row has.
         SelfplayError: A tier or model that was asked for by name and cannot measure.
         TooManyBadRows: More bad rows than allowed, decided before anything is written.
     """
-    weights = load_weights(how.weights)
+    loaded = load_weights(how.weights)
     table = read_turn_rows(source, quarantine)
     quarantine.check()
-    _known(how.explain_ids, table, source)
+    refuse_unknown(how.explain_ids, table["id"], source)
     scorer, tables = scorer_for(how.scorer_model, [take_from_rows(table, CARRIED)])
-    learned = {"weights": weights.measured_with}
-    models = SignalModels(scorer, how.cross_encoder)
-    tiers = wanted(how.tiers, learned, models)
-    with Measurer(tiers, learned, optional=how.tiers == "auto", models=models) as measurer:
+    learned, models = {"weights": loaded.measured_with}, SignalModels(scorer, how.cross_encoder)
+    with Measurer(wanted(how.tiers, learned, models), learned, optional=how.tiers == "auto", models=models) as measurer:
         table = measurer(next(tables))
         yield from measurer.notes
-    ranked = rerank.rank(with_wording(table), weights)
-    added = (*ADDED, "part_cross") if ranked["part_cross"].is_not_null().any() else ADDED
+    ranked = rerank.rank(with_wording(table), loaded)
+    told = list(pages(ranked, loaded, how.explain_ids))
+    parts = ("part_cross",) if ranked["part_cross"].is_not_null().any() else ()
     if how.explain:
-        ranked = ranked.with_columns(
-            rank_explanation=pl.Series(rerank.brief(ranked, weights), dtype=pl.List(pl.String))
-        )
-        added = (*added, "rank_explanation")
+        ranked, parts = explained(ranked, loaded), (*parts, "rank_explanation")
+    ranked = ranked.drop(WORDING)
+    if judge:  # what may not be selected needs no judge
+        ranked = judge(bar(ranked, choosing.min_groundedness, choosing.allow_truncated) if choosing else ranked)
+    if choosing is not None:
+        ranked = _chosen(ranked, choosing)
+    added = (*ADDED, *parts, *(judge.columns if judge else ()), *(CHOSEN if choosing else ()))
     written = write_turn_rows(ranked, out, added)
-    for key in how.explain_ids:
-        yield from _page(ranked, weights, key)
+    yield from told
     used = ", ".join(sorted(ranked["ranked_with"].unique().to_list())) or "nothing"
     yield f"{written:,} turns at {table['site_id'].n_unique():,} sites ranked with {used}"
+    if judge:
+        yield from judge.report()
+    if choosing is not None:
+        yield from _about(ranked, choosing.diversity)
     yield from left_out(quarantine)
 
 
-def _known(ids: tuple[str, ...], table: pl.DataFrame, source: str) -> None:
-    have = table["id"]
-    for key in ids:
-        if not (have == key).any():
-            first = ", ".join(printable(str(name), 60) for name in have.drop_nulls().head(3))
-            told = f"the first ones are {first}" if first else "no row has one"
-            raise UsageError(f"{source}: no row with id {printable(key, 60)}; {told}")
+def _chosen(ranked: pl.DataFrame, choosing: Choosing) -> pl.DataFrame:
+    with_vectors = ranked["ranked_with"].str.contains("embedding").any() and "embedding" in available_tiers()[0]
+    encode = encoder(("embedding",)) if with_vectors else None
+    return select(
+        ranked, choosing.min_groundedness, choosing.allow_truncated, choosing.select, choosing.diversity, encode
+    )
 
 
-def _page(ranked: pl.DataFrame, weights: rerank.Weights, key: str) -> Iterator[str]:
-    for row in ranked.with_row_index().filter(pl.col("id") == key)["index"].to_list():
-        candidates = int((ranked["site_id"] == ranked["site_id"][row]).sum())
-        yield f"{key}: {' '.join(ranked['turn'][row].split())}"
-        yield f"  rank {ranked['rank'][row]} of {candidates} at its site"
-        yield from (f"  {line}" for line in rerank.full(ranked, row, weights))
-        yield ""
+def _about(ranked: pl.DataFrame, diversity: float) -> Iterator[str]:
+    """Lines about what was chosen: how many, why not the others, and what it did to variety."""
+    served = ranked.filter("selected")["site_id"].n_unique()
+    without = ranked["site_id"].n_unique() - served
+    yield f"{ranked['selected'].sum():,} turns selected at {served:,} sites; {without:,} sites without one"
+    reasons = ranked["rejected_for"].drop_nulls().value_counts(sort=True).iter_rows()
+    if told := ", ".join(f"{reason} {count:,}" for reason, count in reasons):
+        yield f"not selected: {told}"
+    yield from (f"{name:30}{value}" for name, value in variety.lines(variety.measure(ranked, diversity)))

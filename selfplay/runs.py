@@ -29,7 +29,15 @@ if TYPE_CHECKING:
 
 KINDS = ("sites", "sampled", "turns")
 """In the order they are written: a part of one kind counts only with those before it."""
-FILES = ("failed.jsonl", "quarantine.jsonl", "engine.log", "turns.jsonl", "chosen.jsonl", "rejected.parquet")
+FILES = (
+    "failed.jsonl",
+    "quarantine.jsonl",
+    "engine.log",
+    "turns.jsonl",
+    "chosen.jsonl",
+    "rejected.parquet",
+    "pairs.jsonl",
+)
 FORMAT = 1
 LEFTOVER = ".*.tmp"
 """What a kill leaves of a file that was being written."""

@@ -34,6 +34,7 @@ def closing(run: Run, examples: int = 0, console: Console | None = None) -> None
     console.print()
     for name, what in (
         ("chosen.jsonl", "conversations with the chosen user turn; prompt and completion for a user simulator"),
+        ("pairs.jsonl", "prompt, chosen and rejected turn, for preference training of a user simulator"),
         ("rejected.parquet", "the other candidates with label, rule and evidence"),
         ("turns.jsonl", "the sampled turns, for `selfplay filter` and `selfplay rank`"),
         ("quarantine.jsonl", "rows that could not be used, with file, line and reason"),
@@ -62,7 +63,8 @@ def before_after(run: Run, count: int) -> list[dict[str, str]]:
     first = turns.group_by("site_id", maintain_order=True).first()
     found = (
         turns.filter("selected").join(first, on="site_id", suffix="_before").filter(~pl.col("selected_before"))
-        .sort("genuine_before", "groundedness", descending=[False, True]).head(count).collect()
+        .sort("genuine_before", "groundedness", descending=[False, True])
+        .unique("site_id", keep="first", maintain_order=True).head(count).collect()
     )  # fmt: skip
     sites = pl.scan_parquet([run.path("sites", n) for n in run.parts("turns")])
     contexts = dict(

@@ -11,6 +11,8 @@ from typing import Any
 import polars as pl
 
 from filters import Rules, estimate_genuine
+from selfplay import variety
+from selfplay.dataset import in_order
 from selfplay.runs import Run
 from selfplay.tables import with_context
 
@@ -57,11 +59,12 @@ def summarize(run: Run, rules: Rules, sessions: Sequence[Mapping[str, Any]]) -> 
     )
     reasons = pl.col("rejected_for")
     only_cut = (reasons == "truncated").any() & ~pl.col("selected").any() & ~(reasons == "below_minimum").any()
-    by_site = turns.group_by("site_id").agg(pl.len(), pl.col("genuine").any(), only_cut.alias("only_cut"))
+    by_site = turns.group_by("site_id").agg(pl.len(), pl.col("genuine", "selected").any(), only_cut.alias("only_cut"))
     by_site = by_site.join(sites, on="site_id")
-    n_sites, barren, only_truncated, prompt_tokens = (
+    n_sites, served, barren, only_truncated, prompt_tokens = (
         by_site.select(
             pl.len().alias("sites"),
+            pl.col("selected").sum().alias("served"),
             (~pl.col("genuine")).sum().alias("barren"),
             pl.col("only_cut").sum().alias("only_truncated"),
             (pl.col("len") * pl.col("prompt_tokens")).sum().alias("prompt_tokens"),
@@ -73,14 +76,17 @@ def summarize(run: Run, rules: Rules, sessions: Sequence[Mapping[str, Any]]) -> 
     names = ("sampling_seconds", "judging_seconds", "completion_tokens", "candidates")
     sampling_seconds, judging_seconds, tokens, candidates = (sum(s[name] for s in sessions) for name in names)
     seconds = sampling_seconds + judging_seconds
+    texts = some_sites(run, n_sites)
     passed_share = totals["passed_rules"] / totals["candidates"]
     return {
         "sites": n_sites,
         **totals,
         "passed_rules_share": passed_share,
+        "sites_with_selected": served,
         "sites_without_survivor": barren,
         "sites_only_truncated": only_truncated,
-        "estimated_genuine": estimated_genuine(run, rules, n_sites),
+        "estimated_genuine": estimated_genuine(texts, rules),
+        "variety": variety.measure(texts, (run.record["select"] or {}).get("diversity", 0.0)) if len(texts) else {},
         "labels": dict(labels.iter_rows()),
         "cached_share": totals["cached_tokens"] / max(1, prompt_tokens),
         "tokens_per_second": tokens / sampling_seconds if tokens and sampling_seconds else None,
@@ -88,23 +94,27 @@ def summarize(run: Run, rules: Rules, sessions: Sequence[Mapping[str, Any]]) -> 
     }
 
 
-def estimated_genuine(run: Run, rules: Rules, n_sites: int) -> dict[str, dict[str, Any]]:
-    """The estimated share of genuine turns among all candidates, and among the selected ones.
+def estimated_genuine(table: pl.DataFrame, rules: Rules) -> dict[str, dict[str, Any]]:
+    """The estimated share of genuine turns among all candidates of `table`, and among the selected ones."""
+    if table.is_empty():
+        return {}
+    parts = {"before": table, "after": table.filter("selected")}
+    return {name: estimate(part, rules) for name, part in parts.items()}
 
-    Estimated from at most about `ESTIMATE_SITES` sites, drawn by a hash of their ids, since it needs the texts again.
+
+def some_sites(run: Run, n_sites: int) -> pl.DataFrame:
+    """The turns of at most about `ESTIMATE_SITES` sites with their contexts, for what needs the texts again.
+
+    The sites are drawn by a hash of their ids; in reading order of the parts' first sites.
     """
     keep = min(1.0, ESTIMATE_SITES / max(1, n_sites))
     tables = []
-    for number in run.parts("turns"):
+    for number in in_order(run):
         turns = run.read("turns", number)
         turns = turns.filter(pl.col("site_id").map_elements(lambda key: share_of(key) < keep, return_dtype=pl.Boolean))
         if len(turns):
             tables.append(with_context(turns, run.read("sites", number)))
-    table = pl.concat(tables, how="diagonal_relaxed") if tables else pl.DataFrame()
-    if not tables:
-        return {}
-    parts = {"before": table, "after": table.filter("selected")}
-    return {name: estimate(part, rules) for name, part in parts.items()}
+    return pl.concat(tables, how="diagonal_relaxed") if tables else pl.DataFrame()
 
 
 def estimate(table: pl.DataFrame, rules: Rules) -> dict[str, Any]:
@@ -127,11 +137,14 @@ def lines(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         return [(name.replace("_", " "), str(count)) for name, count in summary.items()]
     shares = {name: estimate_line(value) for name, value in summary["estimated_genuine"].items()}
     n = summary["candidates"]
+    selected = f"{summary['selected']}"
+    if (served := summary.get("sites_with_selected", summary["selected"])) != summary["selected"]:
+        selected += f" at {served} sites"
     rows = [
         ("sites", f"{summary['sites']}"),
         ("candidates", f"{n}"),
         ("passed the rules", f"{summary['passed_rules']} ({summary['passed_rules_share']:.1%})"),
-        ("selected", f"{summary['selected']}"),
+        ("selected", selected),
         ("sites with no survivor", f"{summary['sites_without_survivor']}"),
         ("estimated genuine, all candidates", shares["before"]),
         ("estimated genuine, selected", shares["after"]),
@@ -142,6 +155,8 @@ def lines(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("cut at the token limit", f"{summary['truncated']} ({summary['truncated'] / n:.1%})"),
         ("cached share of prompt tokens", f"{summary['cached_share']:.1%}"),
     ]
+    if "pairs" in summary:
+        rows.append(("pairs for preference training", f"{summary['pairs']}"))
     if (idle := summary["sites_only_truncated"]) > 0:
         hint = "raise --max-tokens, or give --allow-truncated"
         rows.insert(5, ("sites whose survivors were all cut", f"{idle}: {hint}"))
@@ -149,7 +164,7 @@ def lines(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         rows.append(("tokens/s while sampling", f"{summary['tokens_per_second']:.0f}"))
     if summary["surviving_turns_per_second"] is not None:
         rows.append(("surviving turns/s, all stages", f"{summary['surviving_turns_per_second']:.2f}"))
-    return rows
+    return [*rows, *variety.lines(summary.get("variety", {}))]
 
 
 def estimate_line(estimate: Mapping[str, Any]) -> str:

@@ -15,6 +15,7 @@ from selfplay.judge.cache import Cache, Entry, key_of
 from selfplay.judge.verdict import Verdict
 
 YES = Entry(Verdict("follow_up", 3, "é"), 10, 5)
+PAIR = Entry(Verdict(reason="so", better="second"), 20, 6)
 NO = Entry(Verdict(error="not JSON: x"), None, None)
 
 
@@ -28,6 +29,16 @@ def filled(path: Path) -> Path:
 def test_entries_come_back(tmp_path: Path) -> None:
     with Cache(filled(tmp_path / "new" / "c.jsonl")) as cache:
         assert (cache.get("a"), cache.get("b"), cache.get("c")) == (YES, NO, None)
+
+
+def test_entries_about_pairs_stand_beside_those_written_before_there_were_any(tmp_path: Path) -> None:
+    lines = [json.loads(line) for line in filled(tmp_path / "c").read_text().splitlines()]
+    older = [{name: value for name, value in line.items() if name != "better"} for line in lines]
+    (tmp_path / "c").write_text("".join(json.dumps(line) + "\n" for line in older))
+    with Cache(tmp_path / "c") as cache:
+        cache.put("p", PAIR)
+    with Cache(tmp_path / "c") as cache:
+        assert (cache.get("a"), cache.get("b"), cache.get("p")) == (YES, NO, PAIR)
 
 
 def test_a_kill_at_any_byte_loses_the_last_entry_at_most(tmp_path: Path) -> None:
@@ -61,7 +72,7 @@ def test_another_file_is_refused_and_left_as_it_was(tmp_path: Path, data: bytes)
 
 
 def test_two_processes_do_not_share_a_cache(tmp_path: Path) -> None:
-    with Cache(tmp_path / "c"), pytest.raises(SelfplayError, match="another `selfplay judge`"):
+    with Cache(tmp_path / "c"), pytest.raises(SelfplayError, match="another selfplay"):
         Cache(tmp_path / "c")
     Cache(tmp_path / "c").close()
 
@@ -79,8 +90,10 @@ def test_the_key_is_of_all_that_decides_a_verdict() -> None:
         ("v", "m", "h:2", *base[3:]),
         (*base[:3], [], "t"),
         (*base[:4], "u"),
+        (*base[:4], ["t", "u"]),
+        (*base[:4], ["u", "t"]),
     ]
-    assert len({key_of(*each) for each in (base, *changed)}) == 6
+    assert len({key_of(*each) for each in (base, *changed)}) == 8
     assert key_of(*base) == key_of("v", "m", "h:1", [{"content": "a", "role": "user"}], "t")
 
 

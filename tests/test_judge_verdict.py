@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selfplay.judge.verdict import Verdict, read_choice, read_text
+from selfplay.judge.verdict import SIDES, Verdict, read_choice, read_preference, read_text
 
 CODE = "a1b2c3"
 GOOD: dict[str, Any] = {"check": CODE, "reason": "It asks\n about 8.", "label": "follow_up", "groundedness": 3}
@@ -81,3 +81,31 @@ def test_whatever_json_comes_it_is_a_verdict(value: dict[str, Any]) -> None:
     verdict = read_text(json.dumps({**GOOD, **value}), CODE)
     assert (verdict.error is None) == (verdict.label is not None)
     assert "\n" not in (verdict.error or verdict.reason or "")
+
+
+PREFERENCE: dict[str, Any] = {"check": CODE, "reason": "It asks\n about 8.", "better": "second"}
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_a_valid_preference(side: str) -> None:
+    verdict = read_choice(answer(json.dumps({**PREFERENCE, "better": side})), CODE, read_preference)
+    assert verdict == Verdict(reason="It asks about 8.", better=side)
+    assert verdict.said == side
+
+
+@pytest.mark.parametrize(
+    ("what", "text"),
+    [
+        ("not JSON", "second"),
+        ("not of the schema", json.dumps(GOOD)),
+        ("not of the schema", json.dumps({**PREFERENCE, "label": "follow_up"})),
+        ("without this request's check code", json.dumps({**PREFERENCE, "check": "000000"})),
+        *(("better is none of", json.dumps({**PREFERENCE, "better": side})) for side in ("Second", None, 2, ["first"])),
+        ("the reason is not text", json.dumps({**PREFERENCE, "reason": None})),
+    ],
+)
+def test_an_invalid_preference_is_recorded(what: str, text: str) -> None:
+    verdict = read_choice(answer(text), CODE, read_preference)
+    assert verdict.said is None
+    assert verdict.error is not None
+    assert verdict.error.startswith(what)

@@ -110,3 +110,32 @@ def test_mistakes_are_one_line(source, tmp_path):
         assert isinstance(result.exception, UsageError)
         assert named in str(result.exception)
         assert "\n" not in str(result.exception)
+
+
+def test_choosing_on_request_adds_selected_and_says_what_came_of_it(source, tmp_path):
+    out = tmp_path / "out.jsonl"
+    invoke(source, "-o", out, "--tiers", "text")
+    assert "selected" not in read(out)[0]
+    result = invoke(source, "-o", out, "--tiers", "text", "--select", "1", catch_exceptions=False)
+    rows = read(out)
+    assert [row["selected"] for row in rows] == [row["rank"] == 1 for row in rows]
+    assert {row["rejected_for"] for row in rows if not row["selected"]} <= {"lower_rank"}
+    assert f"{sum(row['selected'] for row in rows)} turns selected at" in result.stderr
+    assert "distinct-2" in result.stderr
+
+
+def test_flagged_cut_and_ungrounded_rows_are_not_chosen(tmp_path):
+    path, out = tmp_path / "turns.jsonl", tmp_path / "out.jsonl"
+    changed = [ROWS[0] | {"genuine": False}, *({**row, "finish_reason": "length"} for row in ROWS[1:])]
+    path.write_text("".join(json.dumps(row) + "\n" for row in changed))
+    result = invoke(path, "-o", out, "--tiers", "text", "--select", "2")
+    assert not any(row["selected"] for row in read(out))
+    assert "not selected: truncated 2, flagged 1" in result.stderr
+    invoke(path, "-o", out, "--tiers", "text", "--select", "2", "--allow-truncated", "--min-groundedness", "1")
+    assert [row["rejected_for"] for row in read(out)] == ["flagged", "below_minimum", "below_minimum"]
+
+
+def test_options_of_choosing_without_select_are_a_mistake(source):
+    result = invoke(source, "--tiers", "text", "--diversity", "0.5")
+    assert result.exit_code == 2
+    assert "--select 1" in result.stderr

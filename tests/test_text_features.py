@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from filters import features
 from filters.features import FEATURES, TEXT, compute
-from filters.text import cues, remarks
+from filters.text import cues, matches, remarks
 from filters.text.hashing import Index, mix
 from filters.text.patterns import counted, spell
 from filters.text.units import EMPTY_WORDS
@@ -49,6 +49,10 @@ def stem(word: str) -> str:
     return (word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith("ss") else word)[:6]
 
 
+def numbers(text: str) -> list[str]:
+    return re.findall(r"\d+(?:\.\d+)*", unicodedata.normalize("NFKC", text).replace(",", ""))
+
+
 EMPTY = {unit for word in EMPTY_WORDS for unit in units(word)}
 
 
@@ -69,6 +73,8 @@ def expected(turn: str, answer: str, query: str | None) -> dict[str, float]:
     told_runs = {tuple(told[place : place + 3]) for place in range(len(told) - 2)}
     told_content = [unit for unit in told if unit not in EMPTY] or told
 
+    figures, told_figures, asked_figures = (numbers(text) for text in (turn, answer, query or ""))
+
     def share(part: float, whole: float) -> float:
         return part / whole if whole else 0.0
 
@@ -81,6 +87,9 @@ def expected(turn: str, answer: str, query: str | None) -> dict[str, float]:
         "answer_recall": share(sum(unit in everything for unit in told_content), len(told_content)),
         "answer_run": share(len(set(runs) & told_runs), len(set(runs))),
         "answer_order": share(lcs(own, told), len(own)),
+        "numbers_new": len(set(figures) - set(told_figures) - set(asked_figures)),
+        "numbers_answer": len(set(figures) & set(told_figures) - set(asked_figures)),
+        "numbers_changed": sum(one != other for one, other in zip(figures, asked_figures, strict=False)),
         "repeated": share(len(runs) - len(set(runs)), len(runs)),
     }
 
@@ -96,6 +105,7 @@ def table(rows: list[tuple[str, str, str | None]]) -> pl.DataFrame:
 
 PIECES = [
     *("model", "Models", "glass", "don't", "the", "is", "3.5", "x²", "Straße", "ÉTÉ", "это", "Модель", "हिन्दी", "में"),
+    *("1,000", "12", "12"),
     *("你好吗", "世界", "モデル", "です", "ไทยดี", "🙂", "👩\u200d🔬", "\u202e", "e\u0301", "_", "'", "’", ". ", "。"),
     *("مرحبا", " ", " ", " ", "𠀀𠀁", "ｗｉｄｅ", "\n", "\x00"),
 ]  # fmt: skip
@@ -134,6 +144,7 @@ def test_a_row_has_the_same_values_alone_and_among_others(monkeypatch: pytest.Mo
     rows = judged()[:40]
     together = compute(table(rows)).values
     monkeypatch.setattr(features, "CHUNK_ROWS", 1)
+    monkeypatch.setattr(features, "MATCHED_ROWS", 3)
     alone = compute(table(rows)).values
     for feature in TEXT:
         np.testing.assert_array_equal(together[feature.name], alone[feature.name], feature.name)
@@ -147,6 +158,11 @@ def test_patterns_count_in_columns_what_python_finds(module: object) -> None:
             column = pl.Series([spell(text) for text in texts]).str.count_matches(counted(pattern))
             differ = sum(len(pattern.findall(text)) != count for text, count in zip(texts, column, strict=True))
             assert differ <= 2, name  # Hindi marks are word characters to one of them only.
+
+
+@given(st.from_regex(cues.CONTROL))
+def test_every_control_token_is_looked_for(turn: str) -> None:
+    assert matches.find([turn, "a < b, [x](y) > c"])["may_be_control"].tolist() == [1, 0]
 
 
 @given(st.lists(st.integers(0, 40), max_size=200), st.lists(st.integers(0, 60), max_size=50))
@@ -210,6 +226,10 @@ def test_values_stay_in_their_range_and_null_texts_are_empty_ones() -> None:
         ('He wrote "no yeast at all" there?', "quoted", 17 / 33),
         ("One. Two!\nThree", "sentences", 3),
         ("is it? yes", "asks_last", 0),
+        ("это dough", "foreign_script", 3 / 8),
+        ("Кнёт pasta", "foreign_script", 4 / 9),
+        ("déjà vu 30", "foreign_script", 0),
+        ("世界モデル", "foreign_script", 1),
         ("How long must I knead pasta", "same_opening", 1),
         ("¿por qué no se puede hacer con la harina de los otros?", "other_language", 1),
         ("rest it under a bowl for half an hour", "answer_stretch", 1),

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
     END, QUESTION, BACKTICK, QUOTE, OPEN_ROUND, CLOSE_ROUND, OPEN_SQUARE, CLOSE_SQUARE, OPEN_CURLY, CLOSE_CURLY,
     OPEN_QUOTE, CLOSE_QUOTE, OPEN_CORNER, CLOSE_CORNER,
 ) = range(26)  # fmt: skip
+"""Those of characters in words, `LATIN` to `UNSPACED_MARK`, stand together, and letters among them."""
 CLASSES = 32
 """More than there are, a power of two."""
 
@@ -68,12 +69,12 @@ def _tables() -> tuple[NDArray[np.uint8], NDArray[np.uint64]]:
     )
 
 
-def codes_of(text: str) -> NDArray[np.intp]:
-    """Code points, shape (len(text),), of the type that looks up fastest."""
-    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32).astype(np.intp)
+def codes_of(text: str) -> NDArray[np.uint32]:
+    """Code points, shape (len(text),)."""
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
 
 
-def kinds(codes: NDArray[np.intp]) -> NDArray[np.uint8]:
+def kinds(codes: NDArray[np.uint32]) -> NDArray[np.uint8]:
     """The class of every code point."""
     table = _tables()[0]
     beyond = np.flatnonzero(codes >= _PLANE)
@@ -85,7 +86,7 @@ def kinds(codes: NDArray[np.intp]) -> NDArray[np.uint8]:
     return result
 
 
-def folded(codes: NDArray[np.intp]) -> NDArray[np.uint64]:
+def folded(codes: NDArray[np.uint32]) -> NDArray[np.uint64]:
     """Casefolded code points; those beyond the basic plane, hardly any of which has a case, stay."""
     table = _tables()[1]
     if not codes.size or int(codes.max()) < _PLANE:

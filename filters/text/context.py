@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from filters.text.patterns import spell
 from filters.text.tokens import Tokens, tokenise
 from filters.text.units import normal, plain
 from filters.text.vocabulary import function_words
@@ -31,6 +30,7 @@ class Batch:
         users: The distinct earlier user messages.
         pair_row, pair_user: Which row has which of them, oldest first, rows in order; shape (pairs,).
         last: The last user message of each row, -1 where there is none; shape (n,).
+        matched: What the patterns find in the turns (`matches.find`); columns of shape (n,).
     """
 
     turns: list[str]
@@ -44,14 +44,10 @@ class Batch:
     turn_tokens: Tokens
     answer_tokens: Tokens
     user_tokens: Tokens
+    matched: Mapping[str, NDArray[np.float64]]
 
     def __len__(self) -> int:
         return len(self.turns)
-
-    @cached_property
-    def spelled(self) -> list[str]:
-        """The turns in lower case, spelled for the patterns."""
-        return [spell(text.lower()) for text in self.turns]
 
     @cached_property
     def function_words(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
@@ -71,12 +67,13 @@ class Batch:
     @classmethod
     def read(
         cls,
-        turns: Iterable[str | None],
+        turns: list[str],
         answers: Iterable[str | None],
         histories: Iterable[Sequence[str | None] | None],
         reasons: Iterable[str | None],
+        matched: Mapping[str, NDArray[np.float64]],
     ) -> Batch:
-        """Null texts are empty ones."""
+        """Turns as `read_turns` gives them; null texts are empty ones."""
         distinct_answers: dict[str, int] = {}
         distinct_users: dict[str, int] = {}
         bounded = ((text or "")[:ANSWER_LIMIT] for text in answers)
@@ -85,11 +82,10 @@ class Batch:
             [distinct_users.setdefault((text or "")[:ANSWER_LIMIT], len(distinct_users)) for text in texts or ()]
             for texts in (_remembered(history or ()) for history in histories)
         ]
-        read_turns = [plain(_ends(turn or "")) for turn in turns]
         read_answers = [normal(text) for text in distinct_answers]
         read_users = [plain(text) for text in distinct_users]
         return cls(
-            turns=read_turns,
+            turns=turns,
             reasons=list(reasons),
             answers=read_answers,
             answer_of=np.array(answer_of, dtype=np.intp),
@@ -97,10 +93,16 @@ class Batch:
             pair_row=np.repeat(np.arange(len(pairs)), [len(own) for own in pairs]),
             pair_user=np.array([user for own in pairs for user in own], dtype=np.intp),
             last=np.array([own[-1] if own else -1 for own in pairs], dtype=np.intp),
-            turn_tokens=tokenise(read_turns),
+            turn_tokens=tokenise(turns),
             answer_tokens=tokenise(read_answers),
             user_tokens=tokenise(read_users),
+            matched=matched,
         )
+
+
+def read_turns(turns: Iterable[str | None]) -> list[str]:
+    """Bounded and plain; null is the empty text."""
+    return [plain(_ends(turn or "")) for turn in turns]
 
 
 def _ends(turn: str) -> str:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import zlib
 
 import numpy as np
 from numpy.typing import NDArray
 
-from filters.text import characters, cues, remarks
+from filters.text import characters, cues, scripts
 from filters.text.characters import (
     BACKTICK,
     CLASSES,
@@ -29,7 +28,6 @@ from filters.text.characters import (
     UNSPACED,
 )
 from filters.text.context import Batch
-from filters.text.patterns import counted
 
 _INF = float("inf")
 FEATURES = (
@@ -65,16 +63,6 @@ FEATURES = (
     ("list_items", 0, _INF, "list items", "documents"),
 )
 
-_CODE_LINE = (
-    r"(?m)^[^\S\n]*(?:[{}\[\]();]+\s*,?|<[/!]?\w[^>\n]*>.*|\"[\w -]{1,60}\"[^\S\n]*:.*|"
-    r"(?:def|class|import|from|return|for|while|if|else|elif|try|except|print|const|let|var|function|public|private|"
-    r"#include|SELECT|INSERT|UPDATE|CREATE)(?-u:\b).*[:;({)}=].*|[\w.\[\]\"']+[^\S\n]*[-+*/]?=[^=\n].*|"
-    r"\w[\w.]*\(.*\)[^\S\n]*[;:]?|```.*|\$[^\S\n].+)[^\S\n]*$"
-)
-_CODE_SIGN = r"[{}\[\]();:=<>$\"`]"
-_LATIN_LETTER = re.compile("[a-zA-Z]")
-_LIST_ITEM = r"(?m)^[^\S\n]*(?:[-*•·–]|\(?\d{1,3}[.)]|[a-zA-Z][.)])[^\S\n]+\S"
-_LINE = r"[^\n]*\S[^\n]*"
 _END = (
     ".",
     "?",
@@ -107,20 +95,6 @@ _PAIRS = (
     (OPEN_CORNER, CLOSE_CORNER),
 )
 _WORD = [*range(LATIN, SPACE)]
-_LOWERED = {
-    "assistant": cues.ASSISTANT,
-    "advice": cues.ADVICE,
-    "planning": cues.PLANNING,
-    "steering": cues.STEERING,
-    "generic": remarks.GENERIC,
-    "reaction": remarks.REACTION,
-    "pointing": remarks.POINTING,
-    "first_person": remarks.FIRST_PERSON,
-    "second_person": remarks.SECOND_PERSON,
-    "role_marker": cues.ROLE_MARKER,
-}
-_OPENING = {"question_word": remarks.QUESTION_WORD, "opening": cues.OPENING, "textbook": remarks.TEXTBOOK}
-
 Column = NDArray[np.float64]
 
 
@@ -132,7 +106,7 @@ def measure(batch: Batch) -> dict[str, Column]:
     counts, words, word_chars = _histogram(texts)
     visible = counts.sum(axis=1) - counts[:, SPACE : SPACE + 2].sum(axis=1)
     letters = counts[:, LATIN : UNSPACED + 1].sum(axis=1)
-    matched = _matches(texts, batch.spelled)
+    matched = batch.matched
     per_word = np.maximum(1, words)
     unbalanced = np.zeros(n)
     for left, right in _PAIRS:
@@ -148,7 +122,7 @@ def measure(batch: Batch) -> dict[str, Column]:
         "letters": _over(letters, visible),
         "code": np.minimum(1, _over(matched["code"], matched["line_chars"])),
         "unbalanced": unbalanced + counts[:, QUOTE] % 2,
-        "foreign_script": _foreign(batch, counts),
+        "foreign_script": scripts.foreign(batch, counts),
         "compression": np.fromiter(map(_compression, texts), np.float64, n),
         "loop": np.fromiter(map(_loop, bare), np.float64, n),
         "cut": np.array([np.nan if reason is None else reason == "length" for reason in batch.reasons], np.float64),
@@ -163,27 +137,6 @@ def measure(batch: Batch) -> dict[str, Column]:
         "word_length": word_chars / per_word,
         "list_items": matched["list_items"],
     }
-
-
-def _matches(texts: list[str], lowered: list[str]) -> dict[str, Column]:
-    """How often each pattern is met in each turn; those for openings once at most."""
-    import polars as pl
-
-    frame = pl.DataFrame({"text": texts, "lowered": lowered, "opening": [text[:600].lstrip() for text in lowered]})
-    text, low, opening = pl.col("text"), pl.col("lowered"), pl.col("opening")
-    expressions = {
-        "stage_note": text.str.contains(cues.STAGE_NOTE.pattern),
-        "lines": text.str.count_matches(_LINE),
-        "line_chars": text.str.len_chars() - text.str.count_matches("\n", literal=True),
-        "list_items": text.str.count_matches(_LIST_ITEM),
-        **{name: low.str.count_matches(counted(pattern)) for name, pattern in _LOWERED.items()},
-        **{name: opening.str.contains(counted(pattern, opening=True)) for name, pattern in _OPENING.items()},
-    }
-    found = frame.select(expression.cast(pl.Float64).alias(name) for name, expression in expressions.items())
-    code = np.zeros(len(texts))
-    likely = frame["text"].str.contains(_CODE_SIGN).to_numpy()
-    code[likely] = frame["text"].filter(likely).str.extract_all(_CODE_LINE).list.join("").str.len_chars().to_numpy()
-    return {"code": code, **{name: found[name].to_numpy() for name in expressions}}
 
 
 def _histogram(texts: list[str]) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:
@@ -203,14 +156,11 @@ _IN_WORD = np.zeros(CLASSES, dtype=np.bool_)
 _IN_WORD[_WORD] = True
 
 
-_MAY_BE_CONTROL = re.compile(r"[<>\[\]｜]|###")
-
-
 def _control(batch: Batch) -> Column:
     """Control tokens that the conversation is not about; shape (n,)."""
     found = np.zeros(len(batch))
-    for row, turn in enumerate(batch.turns):
-        if _MAY_BE_CONTROL.search(turn) and (tokens := cues.CONTROL.findall(turn)):
+    for row in np.flatnonzero(batch.matched["may_be_control"]).tolist():
+        if tokens := cues.CONTROL.findall(batch.turns[row]):
             users = batch.pair_user[
                 np.searchsorted(batch.pair_row, row) : np.searchsorted(batch.pair_row, row, "right")
             ]
@@ -218,39 +168,6 @@ def _control(batch: Batch) -> Column:
             known = set(cues.CONTROL.findall("\n".join(texts)))
             found[row] = sum(token not in known for token in tokens)
     return found
-
-
-def _foreign(batch: Batch, counts: NDArray[np.intp]) -> Column:
-    """Share of letters in scripts that the conversation has none of; shape (n,)."""
-    result = np.zeros(len(batch))
-    known: dict[tuple[int, ...], NDArray[np.bool_]] = {}
-    latin, letters = counts[:, LATIN], counts[:, LATIN : UNSPACED + 1].sum(axis=1)
-    beyond = np.fromiter((not text.isascii() for text in batch.turns), np.bool_, len(batch))
-    spoken = np.fromiter((_LATIN_LETTER.search(text) is not None for text in batch.answers), np.bool_)
-    # Latin letters after an answer that has some need no further look.
-    for row in np.flatnonzero(beyond & (letters > 0) & ~((latin == letters) & spoken[batch.answer_of])):
-        own = scripts(batch.turns[row])
-        users = batch.pair_user[np.searchsorted(batch.pair_row, row) : np.searchsorted(batch.pair_row, row, "right")]
-        key = (int(batch.answer_of[row]), *users.tolist())
-        if key not in known:
-            known[key] = np.zeros(0x110000 >> 7, dtype=np.bool_)
-            for text in (batch.answers[key[0]], *(batch.users[user] for user in key[1:])):
-                known[key][scripts(text)] = True
-        result[row] = 1 - known[key][own].mean()
-    return result
-
-
-def scripts(text: str) -> NDArray[np.intp]:
-    """A coarse number for the script of each letter: the block of the character table it stands in, 0 for Latin."""
-    codes = characters.codes_of(text)
-    classes = characters.kinds(codes)
-    letters = (classes >= LATIN) & (classes <= UNSPACED)
-    codes, classes = codes[letters], classes[letters]
-    block = codes >> 7
-    han = (codes >= 0x3040) & (codes < 0x3100) | (codes >= 0x3400) & (codes < 0xA000) | (codes >= 0x20000)
-    block[han | (codes >= 0xF900) & (codes < 0xFB00)] = 0x3040 >> 7  # Kana with it: Japanese mixes both.
-    block[classes == LATIN] = 0
-    return block
 
 
 def _compression(text: str) -> float:

@@ -38,11 +38,11 @@ class Index:
             multiplier = np.uint64(_MULTIPLIERS[len(self._levels) % 4] * (2 * len(self._levels) + 1) % (1 << 64))
             shift = np.uint64(64 - bits)
             slots = np.full(1 << bits, -1, dtype=np.int32)
-            own = keys[left]
-            slot = (own * multiplier) >> shift
+            own = keys.take(left)
+            slot = ((own * multiplier) >> shift).view(np.int64)  # What numpy indexes by without a copy.
             slots[slot] = left
-            kept = slots[slot]
-            same = keys[kept] == own
+            kept = slots.take(slot)
+            same = keys.take(kept) == own
             self.place[left[same]] = kept[same]
             self._levels.append((multiplier, shift, slots))
             left = left[~same]
@@ -55,16 +55,17 @@ class Index:
     def find(self, wanted: Keys) -> NDArray[np.int32]:
         """The place of each wanted key, -1 where there is none; shape (m,)."""
         found = np.full(len(wanted), -1, dtype=np.int32)
-        left: NDArray[np.intp] | slice = slice(None)
+        left: NDArray[np.intp] | None = None  # All of them.
         for multiplier, shift, slots in self._levels:
-            own = wanted[left]
-            kept = slots[(own * multiplier) >> shift]
-            same = (kept >= 0) & (self.keys[kept] == own)
-            if isinstance(left, slice):
-                found[same] = kept[same]
-                # A slot that is empty was never fought for: its key is in no later table either.
-                left = np.flatnonzero(~same & (kept >= 0))
+            own = wanted if left is None else wanted.take(left)
+            kept = slots.take(((own * multiplier) >> shift).view(np.int64))
+            taken = kept >= 0
+            same = taken & (self.keys.take(kept) == own)
+            # A slot that is empty was never fought for: its key is in no later table either.
+            unlike = np.flatnonzero(taken & ~same)
+            if left is None:
+                found, left = np.where(same, kept, np.int32(-1)), unlike
             else:
                 found[left[same]] = kept[same]
-                left = left[~same & (kept >= 0)]
+                left = left.take(unlike)
         return found

@@ -29,7 +29,8 @@ def english(batch: Batch) -> NDArray[np.bool_]:
 
 
 def _sizes(tokens: Tokens, sizes: NDArray[np.int32]) -> NDArray[np.intp]:
-    return np.bincount(tokens.owner, weights=sizes, minlength=len(tokens.counts)).astype(np.intp)
+    """Sums over each text; shape (k,)."""
+    return np.diff(np.concatenate([[0], np.cumsum(sizes, dtype=np.intp)]).take(tokens.start))
 
 
 def _plainly_other(listed: NDArray[np.intp], words: NDArray[np.intp]) -> NDArray[np.bool_]:

@@ -22,11 +22,12 @@ class _Spelling(dict[int, str]):
 
 
 _SPELLING = _Spelling()
+_BEYOND_ASCII = re.compile(r"[^\x00-\x7f]+")
 
 
 def spell(text: str) -> str:
     """ASCII word characters for all letters and digits."""
-    return text if text.isascii() else text.translate(_SPELLING)
+    return text if text.isascii() else _BEYOND_ASCII.sub(lambda found: found.group().translate(_SPELLING), text)
 
 
 @cache

@@ -154,3 +154,50 @@ SECOND_PERSON = phrases(
     """
 )
 """The other one is addressed."""
+
+DOUBT = phrases(
+    r"""
+    (?:are|r) you sure
+    (?:but|wait|hmm|actually|however|though)
+    i thought
+    (?:isn't|wasn't|doesn't|don't|didn't|won't|wouldn't|aren't) (?:that|this|it|the|you|there|they)
+    that(?:'s| is)(?: not|n't) (?:right|what|true|correct|how)
+    (?:pero|creía que|seguro que|no era)
+    (?:aber|moment|ich dachte|bist du sicher|sicher, dass)
+    (?:mais|attends|je croyais|je pensais|es-tu sûr|vous êtes sûr)
+    (?:mas|espera|achei que|pensei que|tem certeza)
+    (?:ma|aspetta|pensavo|credevo|sei sicuro)
+    (?:но|подожди|я думал|я думала|вы уверены|ты уверен)
+    (?:लेकिन|मगर|पर क्या)
+    """,
+    r"""
+    但是?
+    不过
+    可是
+    确定吗
+    でも
+    しかし
+    本当に
+    (?:لكن|هل أنت متأكد)
+    """,
+)
+"""Doubt and contradiction."""
+
+ASKS_OTHER = phrases(
+    r"""
+    (?:can|could|would|will|do|did|are|have|may|should) (?:you|i ask you)
+    (?:puedes|podrías|puede|me puedes|me podrías)
+    (?:kannst|könntest|können|könnten) (?:du|sie)
+    (?:peux-tu|pouvez-vous|pourrais-tu|pourriez-vous|tu peux|vous pouvez)
+    (?:você pode|pode|poderia)
+    (?:puoi|potresti|può|potrebbe)
+    (?:можешь|можете|не могли бы)
+    """,
+    r"""
+    (?:你|您)?(?:能|可以)
+    (?:क्या आप)
+    (?:هل يمكنك)
+    """,
+    start=True,
+)
+"""Questions and requests to the other."""

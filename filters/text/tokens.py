@@ -16,13 +16,10 @@ from numpy.typing import NDArray
 from filters.text import characters
 from filters.text.characters import (
     APOSTROPHE,
-    CLASSES,
     DIGIT,
     END,
     INVISIBLE,
     LATIN,
-    LETTER,
-    MARK,
     NEWLINE,
     QUESTION,
     SPACE,
@@ -38,10 +35,8 @@ _BLOCK = 1 << 16
 
 _BASE = 0x9E3779B97F4A7C15
 _INVERSE = pow(_BASE, -1, 1 << 64)
-_SPACED, _RUN = 1, 2
-_WORD_KIND = np.zeros(CLASSES, dtype=np.uint8)
-_WORD_KIND[[LATIN, LETTER, DIGIT, MARK]] = _SPACED
-_WORD_KIND[[UNSPACED, UNSPACED_MARK]] = _RUN
+_RUN = 2
+"""Kind of what is written without spaces; of other words it is 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,22 +77,24 @@ def tokenise(texts: list[str]) -> Tokens:
     for last, length in enumerate(lengths):
         held += length + 1
         if held > _BLOCK or last == len(texts) - 1:
-            part = _block(texts[first : last + 1], lengths[first : last + 1])
-            parts.append((*part[:5], part[5] + first, part[6] + sentences))
-            sentences += part[7]
+            *columns, sentence, counts, begun = _block(texts[first : last + 1], lengths[first : last + 1])
+            parts.append((*columns, sentence + np.int32(sentences), counts))
+            sentences += begun
             first, held = last + 1, 0
     if not parts:
-        parts = [_block([""], [0])[:7]]
-    unit, word, size, latin, upper, owner, sentence = (np.concatenate(columns) for columns in zip(*parts, strict=True))
-    counts = np.bincount(owner, minlength=len(texts))
-    return Tokens(
-        unit, word, size, latin, upper, owner, sentence, np.concatenate([[0], np.cumsum(counts)]).astype(np.intp)
-    )
+        parts = [(*_block([""], [0])[:6], np.zeros(0, dtype=np.intp))]
+    unit, word, size, latin, upper, sentence, counts = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+    start = np.concatenate([[0], np.cumsum(counts)]).astype(np.intp)
+    return Tokens(unit, word, size, latin, upper, np.repeat(np.arange(len(texts)), counts), sentence, start)
 
 
 def _block(texts: list[str], lengths: list[int]) -> tuple[Any, ...]:
+    """Columns `unit, word, size, latin, upper, sentence`, units of each text, and sentences in all.
+
+    Here `take` stands for indexing: in a column of whole numbers it is twice as fast.
+    """
     codes = characters.codes_of("\n" + "\n".join(texts) + "\n")
-    starts = np.concatenate([[1], np.array(lengths, dtype=np.intp) + 1]).cumsum()[:-1]
+    starts = np.concatenate([[1], np.array(lengths, dtype=np.intp) + 1]).cumsum()
     classes = characters.kinds(codes)
     for found in (_invisible, _inner_apostrophes):
         dropped = found(classes)
@@ -107,36 +104,44 @@ def _block(texts: list[str], lengths: list[int]) -> tuple[Any, ...]:
             codes, classes = codes[keep], classes[keep]
             starts = starts - np.searchsorted(dropped, starts)
     values = characters.folded(codes)
-    word = _WORD_KIND[classes]
-    edges = np.flatnonzero(word[1:] != word[:-1]) + 1
-    spans = np.flatnonzero(word[edges])  # The text ends in a line break: every stretch has an end.
-    begin, end = edges[spans], edges[spans + 1] if spans.size else edges[:0]
+    word = _word_kinds(classes)
+    edges = np.flatnonzero((word[1:] != word[:-1]) | (word[1:] == _RUN)) + 1
+    spans = np.flatnonzero(word.take(edges))  # The text ends in a line break: every stretch has an end.
+    begin, end = edges.take(spans), edges.take(spans + 1)
+    runs = np.flatnonzero(word.take(begin) == _RUN)
+    goes_on = word[begin[runs] + 1] == _RUN
+    # Each character of a run begins a pair, but the last has no partner: it counts only where it stands alone.
+    partnerless = runs[~goes_on & (word[begin[runs] - 1] == _RUN)]
+    size = (end - begin).astype(np.int32)
     length = end - begin
-    plural = (length > 3) & (values[end - 1] == ord("s")) & (values[end - 2] != ord("s"))
+    length[runs] += goes_on
+    if partnerless.size:
+        begin, end, length, size = (np.delete(column, partnerless) for column in (begin, end, length, size))
+    plural = (length > 3) & (values.take(end - 1) == ord("s")) & (values.take(end - 2) != ord("s"))
     stem = np.minimum(length - plural, STEM)
-    size = length.copy()
-    runs = np.flatnonzero(word[begin] == _RUN)
-    if runs.size:  # A run of n characters becomes its n - 1 pairs.
-        repeats = np.ones(len(begin), dtype=np.intp)
-        repeats[runs] = np.maximum(length[runs] - 1, 1)
-        stem[runs] = length[runs] = np.minimum(length[runs], 2)
-        size[runs] = 1
-        place = np.arange(repeats.sum()) - np.repeat(np.cumsum(repeats) - repeats, repeats)
-        begin, stem, length, size = (np.repeat(column, repeats) for column in (begin, stem, length, size))
-        begin = begin + place
-    upper = codes[begin] != values[begin]
+    upper = codes.take(begin) != values.take(begin)
+    kind = classes.take(begin)
     powers, inverses = _powers(1 << len(codes).bit_length())
     sums = np.zeros(len(codes) + 1, dtype=np.uint64)
     values *= powers[: len(values)]
     np.cumsum(values, out=sums[1:])
-    before = sums[begin]
-    unit = mix((sums[begin + stem] - before) * inverses[begin])
-    whole = mix((sums[begin + length] - before) * inverses[begin])
+    before, inverse = sums.take(begin), inverses.take(begin)
+    unit = mix((sums.take(begin + stem) - before) * inverse)
+    whole = (sums.take(begin + length) - before) * inverse
     breaks = _breaks(classes)
-    owner = np.searchsorted(starts, begin, side="right") - 1
-    latin = classes[begin] <= LATIN
-    latin |= classes[begin] == DIGIT
-    return unit, whole, size.astype(np.int32), latin, upper, owner, breaks[begin], int(breaks[-1]) + 1
+    return (
+        *(unit, whole, size, (kind <= LATIN) | (kind == DIGIT), upper),
+        _passed(begin, breaks),
+        np.diff(np.searchsorted(begin, starts)),
+        len(breaks) + 1,
+    )
+
+
+def _word_kinds(classes: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """What kind of word each character is part of, 0 for none; comparisons, since they are faster than a table."""
+    word = (classes >= LATIN) & (classes <= UNSPACED_MARK)
+    unspaced = (classes == UNSPACED) | (classes == UNSPACED_MARK)
+    return np.asarray(word.view(np.uint8) + unspaced, dtype=np.uint8)
 
 
 def _invisible(classes: NDArray[np.uint8]) -> NDArray[np.intp]:
@@ -146,17 +151,23 @@ def _invisible(classes: NDArray[np.uint8]) -> NDArray[np.intp]:
 def _inner_apostrophes(classes: NDArray[np.uint8]) -> NDArray[np.intp]:
     """`don't` is one word."""
     marks = np.flatnonzero(classes[1:-1] == APOSTROPHE) + 1
-    return np.asarray(marks[(_WORD_KIND[classes[marks - 1]] > 0) & (_WORD_KIND[classes[marks + 1]] > 0)])
+    return np.asarray(marks[(_word_kinds(classes[marks - 1]) > 0) & (_word_kinds(classes[marks + 1]) > 0)])
 
 
-def _breaks(classes: NDArray[np.uint8]) -> NDArray[np.int32]:
-    """Sentences begun so far at each character: after a line break, after a full stop and a space or a word that
+def _breaks(classes: NDArray[np.uint8]) -> NDArray[np.intp]:
+    """Where sentences begin but the first, in no order: at a line break, after a full stop and a space or a word that
     needs no space before it."""
-    new = classes == NEWLINE
-    ends = np.flatnonzero((classes[:-1] == END) | (classes[:-1] == QUESTION))
-    follows = classes[ends + 1]
-    new[ends[(follows == SPACE) | (follows == UNSPACED)] + 1] = True
-    return np.cumsum(new, dtype=np.int32)
+    ends = np.flatnonzero((classes[:-1] == END) | (classes[:-1] == QUESTION)) + 1
+    follows = classes[ends]
+    return np.concatenate(
+        [np.flatnonzero(classes == NEWLINE), ends[(follows == SPACE) | (follows == UNSPACED)]], dtype=np.intp
+    )
+
+
+def _passed(places: NDArray[np.intp], marks: NDArray[np.intp]) -> NDArray[np.int32]:
+    """How many of the few marks are at or before each of the places, which are in order."""
+    steps = np.bincount(np.searchsorted(places, marks), minlength=len(places) + 1)
+    return np.cumsum(steps[: len(places)], dtype=np.int32)
 
 
 @cache

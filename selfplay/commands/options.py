@@ -131,10 +131,22 @@ training_scorer = click.option(
 )
 judging = stack(rules, weights, tiers, scorer_model, cross_encoder)
 
-choosing = stack(
+diversity = click.option(
+    "--diversity", type=click.FloatRange(0, 1), default=0.0, show_default=True,
+    help="What unlikeness weighs against merit: to the site's other turns, to those chosen before.",
+)  # fmt: skip
+bounds = stack(
     click.option("--min-groundedness", type=click.FloatRange(0, 1), default=0.0, show_default=True,
                  help="Choose no turn below this."),
     click.option("--allow-truncated", is_flag=True, help="A turn cut at the token limit may be chosen."),
+)  # fmt: skip
+choosing = stack(
+    click.option("--select", type=click.IntRange(1, 1024), default=1, show_default=True, metavar="K",
+                 help="Choose up to K different turns per site."),
+    diversity,
+    bounds,
+    click.option("--pairs", type=click.Choice(["survivors", "flagged", "both"]),
+                 help="Write pairs.jsonl: the chosen turn against the worst survivor, flagged ones, or both."),
 )  # fmt: skip
 
 

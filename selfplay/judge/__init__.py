@@ -1,1 +1,4 @@
-"""Language models that judge turns by the rubric (`selfplay judge`). A run's own judging is in `selfplay.judging`."""
+"""Language models that judge turns by the rubric, for `selfplay judge` and `selfplay rank --judge`.
+
+A run's own judging is in `selfplay.judging`.
+"""

@@ -30,8 +30,9 @@ class Entry:
     tokens_out: int | None
 
 
-def key_of(version: str, model: str, host: str, messages: list[Any], turn: str) -> str:
-    """Hash of all that decides a verdict: what judges are told, who judges where, and what is judged."""
+def key_of(version: str, model: str, host: str, messages: list[Any], turn: str | list[str]) -> str:
+    """Hash of all that decides a verdict: what judges are told, who judges where, and what is judged (two turns as a
+    list, in their order)."""
     text = json.dumps([version, model, host, messages, turn], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
@@ -113,7 +114,7 @@ class Cache:
                 whole += len(line)
                 try:
                     row = json.loads(line)
-                    verdict = Verdict(row["label"], row["groundedness"], row["reason"], row["error"])
+                    verdict = Verdict(row["label"], row["groundedness"], row["reason"], row["error"], row.get("better"))
                     self._entries[row["key"]] = Entry(verdict, row["in"], row["out"])
                 except (ValueError, LookupError, TypeError):
                     continue  # damaged: judged anew
@@ -126,4 +127,4 @@ def _lock(file: int, path: Path) -> None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise SelfplayError(f"{path}: another `selfplay judge` is writing there; wait for it or give --cache") from None
+        raise SelfplayError(f"{path}: another selfplay is writing there; wait for it or give --cache") from None

@@ -1,4 +1,4 @@
-"""One judge: a model behind an OpenAI-compatible chat interface, asked for one verdict at a time.
+"""One judge: a model behind an OpenAI-compatible chat interface, asked one question at a time.
 
 What servers take differs (structured output, the name of the token limit, a temperature), so the first request finds
 out. Knows nothing of files.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,15 +20,9 @@ from selfplay.engines.retry import OWN_FAULT, Failure, Policy
 from selfplay.errors import EngineError, UsageError
 from selfplay.judge.budget import Budget, Price, most_tokens
 from selfplay.judge.cache import Entry
-from selfplay.judge.fence import FenceError, fence
-from selfplay.judge.instructions import system_message
-from selfplay.judge.verdict import SCHEMA, invalid, read_choice
-
-FORMATS: dict[str, dict[str, Any] | None] = {
-    "json_schema": {"type": "json_schema", "json_schema": {"name": "verdict", "strict": True, "schema": SCHEMA}},
-    "json_object": {"type": "json_object"},
-    "plain text": None,
-}
+from selfplay.judge.fence import FenceError, enclose
+from selfplay.judge.forms import FORMATS, Form
+from selfplay.judge.verdict import invalid, read_choice
 
 RETRIES = 4
 """Further attempts at one turn where the request itself may be at fault."""
@@ -53,14 +47,13 @@ class Dialect:
             return replace(self, limit="max_completion_tokens")
         if "temperature" in refusal and self.temperature:
             return replace(self, temperature=False)
-        names = list(FORMATS)
-        following = names.index(self.format) + 1
-        return replace(self, format=names[following]) if following < len(names) else None
+        following = FORMATS.index(self.format) + 1
+        return replace(self, format=FORMATS[following]) if following < len(FORMATS) else None
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What came of one turn.
+    """What came of one question.
 
     Attributes:
         entry: The verdict and its tokens, valid or not.
@@ -104,6 +97,7 @@ class Judge:
         self.host = address(url)
         self.notes: list[str] = []
         self.requests = 0
+        self.priced = price is not None and price != Price()
         self._budget = budget
         self._price = price or Price()
         self._max_tokens = max_tokens
@@ -126,19 +120,19 @@ class Judge:
         """Closes the connections."""
         await self._client.close()
 
-    async def judge(self, messages: Sequence[Any], turn: str) -> Reply:
-        """The verdict on one turn.
+    async def ask(self, form: Form, data: Mapping[str, Any]) -> Reply:
+        """The verdict on the conversation and turns in `data`, as `form` asks for it.
 
         Raises:
             EngineError: The server is away, refuses the key or has no such model.
             BudgetSpent: The request might exceed the limit.
         """
         try:
-            fenced = fence(messages, turn)
+            fenced = enclose(data, form.head, form.tail)
         except FenceError as error:
             return Reply(Entry(invalid(f"not sent: {error}"), None, None), final=False)
         try:
-            answer = await self._ask(fenced.text)
+            answer = await self._ask(form, fenced.text)
         except Failure as failure:
             if not (self._reached or failure.reached):
                 raise EngineError(f"{self._shown} cannot be reached: {failure}; check --base-url") from None
@@ -152,13 +146,13 @@ class Judge:
         self._circuit.site_done()
         choices = answer.get("choices") if isinstance(answer, dict) else None
         verdict = (
-            read_choice(choices[0], fenced.check)
+            read_choice(choices[0], fenced.check, form.read)
             if isinstance(choices, list) and choices
             else invalid("no choices in the answer", str(answer))
         )
         return Reply(Entry(verdict, *usage(answer)))
 
-    async def _ask(self, text: str) -> Any:
+    async def _ask(self, form: Form, text: str) -> Any:
         """The answer, in the dialect that the server takes; found out by whoever asks first.
 
         Raises:
@@ -167,15 +161,15 @@ class Judge:
         if not self._found:
             async with self._finding:
                 if not self._found:
-                    return await self._find(text)
-        return await self._post(text, self._dialect)
+                    return await self._find(form, text)
+        return await self._post(form, text, self._dialect)
 
-    async def _find(self, text: str) -> Any:
+    async def _find(self, form: Form, text: str) -> Any:
         dialect: Dialect | None = self._dialect
         first: Failure | None = None
         while dialect is not None:
             try:
-                answer = await self._post(text, dialect)
+                answer = await self._post(form, text, dialect)
             except Failure as failure:
                 if failure.status not in (400, 422):
                     raise
@@ -189,13 +183,14 @@ class Judge:
             return answer
         raise first or Failure("no dialect", retry=False)
 
-    async def _post(self, text: str, dialect: Dialect) -> Any:
+    async def _post(self, form: Form, text: str, dialect: Dialect) -> Any:
         body: dict[str, Any] = {dialect.limit: self._max_tokens}
         if dialect.temperature:
             body["temperature"] = 0
-        if FORMATS[dialect.format] is not None:
-            body["response_format"] = FORMATS[dialect.format]
-        messages = [{"role": "system", "content": system_message()}, {"role": "user", "content": text}]
+        wanted = form.formats()[dialect.format]
+        if wanted is not None:
+            body["response_format"] = wanted
+        messages = [{"role": "system", "content": form.system}, {"role": "user", "content": text}]
         most = self._price.of(sum(most_tokens(part["content"]) for part in messages), self._max_tokens)
 
         create: Any = self._client.chat.completions.with_raw_response.create

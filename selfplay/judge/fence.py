@@ -12,7 +12,7 @@ import json
 import re
 import secrets
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,19 +47,30 @@ class Fenced:
     check: str
 
 
-def fence(
-    messages: Sequence[Any], turn: str, token: Callable[[int], str] = secrets.token_hex
+def fence(messages: Sequence[Any], turn: str, token: Callable[[int], str] = secrets.token_hex) -> Fenced:
+    """A conversation and its candidate turn behind a fence that was checked; see `enclose`."""
+    return enclose(of_turn(messages, turn), HEAD, TAIL, token)
+
+
+def of_turn(messages: Sequence[Any], turn: str) -> dict[str, Any]:
+    """What stands inside the fence when one turn is judged."""
+    return {"conversation": list(messages), "candidate_turn": turn}
+
+
+def enclose(
+    data: Mapping[str, Any], before: str, after: str, token: Callable[[int], str] = secrets.token_hex
 ) -> Fenced:  # fmt: skip
-    """A conversation and its candidate turn behind a fence that was checked.
+    """Data behind a fence that was checked.
 
     Args:
-        messages: JSON values, the conversation up to the answer.
+        data: JSON values; whatever in it comes from outside.
+        before: Our words in front of it, with a place for `{boundary}`.
+        after: Our words behind it, with a place for `{check}`.
         token: Makes so many random bytes as hex digits; for tests.
 
     Raises:
         FenceError: The data is too long, or the fence does not hold.
     """
-    data = {"conversation": list(messages), "candidate_turn": turn}
     length = len(json.dumps(data, ensure_ascii=False, default=str))
     if length > MOST_CHARS:
         raise FenceError(f"too long to judge: {length:,} characters, the limit is {MOST_CHARS:,}")
@@ -68,11 +79,11 @@ def fence(
         boundary, check = token(16), token(CHECK_DIGITS // 2)
         if boundary not in line and check not in line and check not in boundary:
             break
-    text = f"{HEAD}BEGIN {{boundary}}\n{{line}}\nEND {{boundary}}\n{TAIL}".format(
+    text = f"{before}BEGIN {{boundary}}\n{{line}}\nEND {{boundary}}\n{after}".format(
         boundary=boundary, line=line, check=check
     )
     fenced = Fenced(text, boundary, check)
-    fault = breach(fenced, messages, turn)
+    fault = breach(fenced, data, before, after)
     if fault:
         raise FenceError(f"the fence does not hold: {fault}")
     return fenced
@@ -96,14 +107,14 @@ def escaped(char: str) -> str:
     return "".join(f"\\u{units[i]:02x}{units[i + 1]:02x}" for i in range(0, len(units), 2))
 
 
-def breach(fenced: Fenced, messages: Sequence[Any], turn: str) -> str | None:
+def breach(fenced: Fenced, data: Mapping[str, Any], before: str = HEAD, after: str = TAIL) -> str | None:
     """What is wrong with the fence, or None: checked on the finished text, whatever made it.
 
     Outside the fence stands our own wording and nothing else; inside stands one line that holds the data, all of it,
     and neither the boundary, the check code, a control token nor a hidden character.
     """
-    head = f"{HEAD}BEGIN {{boundary}}\n".format(boundary=fenced.boundary)
-    tail = f"\nEND {{boundary}}\n{TAIL}".format(boundary=fenced.boundary, check=fenced.check)
+    head = f"{before}BEGIN {{boundary}}\n".format(boundary=fenced.boundary)
+    tail = f"\nEND {{boundary}}\n{after}".format(boundary=fenced.boundary, check=fenced.check)
     text = fenced.text
     if len(text) < len(head) + len(tail) or not (text.startswith(head) and text.endswith(tail)):
         return "there is other text outside it"
@@ -118,7 +129,6 @@ def breach(fenced: Fenced, messages: Sequence[Any], turn: str) -> str | None:
         held = json.loads(line)
     except ValueError:
         return "the data is not JSON"
-    wanted = {"conversation": list(messages), "candidate_turn": turn}
-    if held != json.loads(json.dumps(wanted, default=str)):
+    if held != json.loads(json.dumps(data, default=str)):
         return "the data is not what was to be judged"
     return None

@@ -15,7 +15,7 @@ from filters.labels import Label
 from selfplay.errors import UsageError
 from selfplay.inputs.quarantine import Quarantine
 from selfplay.inputs.turnrows import iter_turn_rows
-from selfplay.judge.panel import said
+from selfplay.judge.panel import conversation
 from selfplay.judge.raters import content_key, conversation_of
 from selfplay.tables import context_columns
 from selfplay.terminal import one_line
@@ -82,7 +82,7 @@ def fault_of(row: dict[str, Any]) -> str | None:
 def lesson(key: str, label: str, votes: list[dict[str, Any]]) -> dict[str, Any]:
     """One turn with its label; the context as in `tables.context_columns`."""
     row, values = votes[0]["row"], votes[0]["values"]
-    messages = json.loads(values["messages"]) if values["messages"] else said(values)
+    messages = conversation(values)
     return {
         "id": key,
         "context": conversation_of(values, row),

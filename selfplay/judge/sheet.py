@@ -23,7 +23,7 @@ from selfplay.atomic import replacing
 from selfplay.errors import UsageError
 from selfplay.inputs.quarantine import Quarantine
 from selfplay.inputs.turnrows import iter_turn_rows
-from selfplay.judge.panel import said, without_marks
+from selfplay.judge.panel import conversation, without_marks
 from selfplay.judge.raters import content_key
 
 COLUMNS = ("id", "conversation", "turn", "label", "groundedness", "comment")
@@ -47,7 +47,7 @@ def draw(source: str, quarantine: Quarantine, n: int | None, seed: int) -> list[
     items: dict[str, dict[str, Any]] = {}
     for table in iter_turn_rows(source, quarantine):
         for values in table.iter_rows(named=True):
-            messages = json.loads(values["messages"]) if values["messages"] else said(values)
+            messages = conversation(values)
             items.setdefault(opaque_id(values), {"messages": messages, "turn": values["turn"]})
     quarantine.check()
     names = sorted(items)

@@ -72,3 +72,28 @@ def test_no_control_token_reaches_the_real_tokenizer(smollm2: str) -> None:
         ids = tokenizer.encode(fence(MESSAGES, turn).text, add_special_tokens=False).ids
         assert not special & set(ids)
     assert special & set(tokenizer.encode(TURNS[3], add_special_tokens=False).ids)
+
+
+@pytest.mark.parametrize(("mode", "requests"), [("pointwise", 3), ("pairwise", 6)])
+def test_it_ranks_and_only_trades_places(tmp_path: Path, sglang_server: Server, mode: str, requests: int) -> None:
+    source, out = tmp_path / "turns.jsonl", tmp_path / "ranked.jsonl"
+    rows = [{"id": str(n), "messages": MESSAGES, "turn": turn} for n, turn in enumerate(TURNS)]
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    model = httpx.get(f"{sglang_server.url}/v1/models").json()["data"][0]["id"]
+    call = ["rank", str(source), "-o", str(out), "--tiers", "text", "--judge", model, "--judge-top", "3"]
+    call += ["--base-url", f"{sglang_server.url}/v1", "--judge-mode", mode, "--max-tokens", "120", "--timeout", "300"]
+    done = CliRunner().invoke(cli, call, catch_exceptions=False)
+    assert done.exit_code == 0, done.stderr
+    found = [json.loads(line) for line in out.read_text().splitlines()]
+    print(
+        done.stderr,
+        *((row["rank"], row.get("judge_grade"), row.get("judge_wins"), row["turn"][:40]) for row in found),
+        sep="\n",
+    )
+    assert sorted(row["rank"] for row in found) == [1, 2, 3, 4, 5]
+    assert f"{requests} requests" in done.stderr
+    assert "refused a parameter" not in done.stderr
+
+    again = CliRunner().invoke(cli, call, catch_exceptions=False)
+    assert "0 requests, tokens in 0" in again.stderr
+    assert [json.loads(line) for line in out.read_text().splitlines()] == found
