@@ -58,16 +58,24 @@ def show(weights: Weights, folds: int, console: Console | None = None) -> None:
     console.print(f"{weights.training['rows']:,} judged turns; signals by {measured or 'the text tier alone'}")
     if not weights.cv:
         return
-    console.print(f"in conversations not learned from, {folds} folds; near: among follow_up, off_topic and generic")
-    table = Table(box=box.SIMPLE_HEAD if console.is_terminal else None, pad_edge=False, show_edge=False)
-    table.add_column("turns, signals")
-    for column in ("AUC near", "Spearman", "first genuine", "of random", "of best"):
-        table.add_column(column, justify="right")
+    console.print(
+        f"held out by conversation, {folds} folds; AUC of follow_up, near: among follow_up, off_topic, generic"
+    )
     for kind in ("sampled", "written"):
-        for name, figures in weights.cv.items():
-            if kind in figures:
-                table.add_row(f"{kind}, {name}", *_cells(figures[kind]))
-    console.print(table)
+        rows = [(name, figures[kind]) for name, figures in weights.cv.items() if kind in figures]
+        if not rows:
+            continue
+        console.print()
+        table = Table(box=box.SIMPLE_HEAD if console.is_terminal else None, pad_edge=False, show_edge=False)
+        table.add_column(f"{kind} turns ranked with", no_wrap=True)
+        for column in ("AUC near", "Spearman", "first", "random", "best"):
+            table.add_column(column, justify="right", no_wrap=True)
+        for name, figures in rows:
+            table.add_row(name, *_cells(figures))
+        console.print(table)
+    console.print(
+        "\nfirst: how often the turn ranked first is genuine, without a filter; a random one; any of the site"
+    )
 
 
 def _cells(figures: Mapping[str, Any]) -> list[str]:

@@ -135,4 +135,4 @@ def test_weights_learned_with_it_use_it_and_fall_back_without() -> None:
 
 def test_every_set_has_text_and_the_fullest_comes_last() -> None:
     assert all(name.split("+")[0] == "text" for name in TIER_SETS)
-    assert {*TIER_SETS[-1].split("+")} == {"text", *tiers.SIGNALS}
+    assert {*TIER_SETS[-1].split("+")} == {"text", "wording", *tiers.SIGNALS}

@@ -42,4 +42,4 @@ def test_the_verb_shows_what_is_asked_for() -> None:
 def test_an_unknown_name_is_one_line() -> None:
     caught = CliRunner().invoke(cli, ["signals", "beauty"]).exception
     assert isinstance(caught, UsageError)
-    assert "no signal or tier 'beauty'; tiers are text, embedding" in str(caught)
+    assert "no signal or tier 'beauty'; tiers are text, wording, embedding" in str(caught)
