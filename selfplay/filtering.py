@@ -77,8 +77,8 @@ def filter_file(source: str, out: str, how: Filtering, quarantine: Quarantine) -
     columns = (*ADDED, "explanation") if how.explain else ADDED
     if how.scorer_model and "likelihood" not in (rules.tiers & {*CHOICES[tiers]}):
         raise UsageError("--scorer-model: nothing is scored with these --rules and --tiers; leave it out")
-    rows = (take_from_rows(table, CARRIED) for table in iter_turn_rows(source, quarantine))
-    scorer, rows = scorer_for(how.scorer_model, rows)
+    found = (take_from_rows(table, CARRIED) for table in iter_turn_rows(source, quarantine))
+    scorer, rows = scorer_for(how.scorer_model, found)
     with ExitStack() as stack:
         measurer = stack.enter_context(
             Measurer(
