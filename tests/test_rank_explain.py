@@ -18,6 +18,7 @@ from rerank.fuse import COPY_CAP
 from rerank.weights import TIER_SIGNALS
 from selfplay.cli import cli
 from selfplay.errors import UsageError
+from selfplay.models import published_as
 from selfplay.signals.writer import scorer_for
 
 QUESTION = "Can I put solar panels on my old garage?"
@@ -99,6 +100,8 @@ def test_self_is_the_one_model_that_wrote_the_turns() -> None:
     assert name == "m"
     assert len(list(tables)) == 2
     assert scorer_for("x", [none])[0] == "x"
+    ours = one.with_columns(model=pl.lit(published_as("smollm2-135m")))
+    assert scorer_for("self", [ours])[0] == "smollm2-135m"
     assert scorer_for(None, [none])[0] is None
     for mixed in ([one.vstack(other)], [one, other]):
         with pytest.raises(UsageError, match=r"the turns are of 2 models \(m, n\)"):

@@ -148,11 +148,13 @@ def _version(model: str, revision: str | None) -> dict[str, str | None]:
     return {"model": name, "revision": revision or pinned}
 
 
-def mismatches(measured: Mapping[str, Any], learned: Mapping[str, Any], what: str = "weights") -> dict[str, str]:
+def mismatches(
+    measured: Mapping[str, Any], learned: Mapping[str, Any], what: str = "weights", asked: str | None = None
+) -> dict[str, str]:
     """Tiers whose signals another model measured than the one rules or weights were learned with, with the reason.
 
     What `learned` does not record, or records as null, is not compared. `what` names it in the reason: `rules` or
-    `weights`.
+    `weights`; `asked` is the measuring model as the user typed it.
     """
     found: dict[str, str] = {}
     for tier, part in PARTS.items():
@@ -163,7 +165,7 @@ def mismatches(measured: Mapping[str, Any], learned: Mapping[str, Any], what: st
             if value is not None and mine.get(key) != value:
                 found[tier] = (
                     f"{part} {key} is {mine.get(key)!r}, but the {what} were learned with {value!r}; "
-                    f"{mend(tier, what, mine['model'], theirs.get('model'))}"
+                    f"{mend(tier, what, asked or mine['model'], theirs.get('model'))}"
                 )
                 break
     return found

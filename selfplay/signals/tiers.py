@@ -94,7 +94,7 @@ def obstacle(tier: str, learned: Learned, models: SignalModels | None = None) ->
     records = {what: record for what, record in learned.items() if record.get(PARTS[tier])}
     mine = expected_versions(tier, model) if records else {}
     for what, record in records.items():
-        reasons = mismatches(mine, record, what)
+        reasons = mismatches(mine, record, what, model)
         if tier in reasons:
             return reasons[tier]
     return None
@@ -107,7 +107,7 @@ def _cross_obstacle(model: str | None, weights: Mapping[str, Any]) -> str | None
         return f"no cross-encoder is shipped; name one with --cross-encoder{learned}"
     if not known:
         return f"the weights were learned without a cross-encoder; {mend('cross', 'weights', model)}"
-    return mismatches(expected_versions("cross", model), weights).get("cross")
+    return mismatches(expected_versions("cross", model), weights, asked=model).get("cross")
 
 
 def settle(choice: str, learned: Learned, models: SignalModels | None = None) -> tuple[tuple[str, ...], list[str]]:

@@ -8,6 +8,7 @@ from itertools import chain
 import polars as pl
 
 from selfplay.errors import UsageError
+from selfplay.models import EMBEDDED
 from selfplay.terminal import printable
 
 SELF = "self"
@@ -31,7 +32,12 @@ def scorer_for(name: str | None, tables: Iterable[pl.DataFrame]) -> tuple[str | 
     if first is None:
         return None, found
     writer = _writer(first, None)
-    return writer, chain([first], _checked(found, writer))
+    return embedded(writer), chain([first], _checked(found, writer))
+
+
+def embedded(model: str) -> str:
+    """The name here of a model that a run wrote down by its Hugging Face id (`models.published_as`)."""
+    return next((each.name for each in EMBEDDED.values() if each.source == model), model)
 
 
 def _checked(tables: Iterator[pl.DataFrame], writer: str) -> Iterator[pl.DataFrame]:
