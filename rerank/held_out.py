@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from rerank.evaluate import figures
+from rerank.evaluation import figures
 from rerank.learn import train
 from rerank.rank import rank
 from rerank.weights import TIER_SETS, Weights
@@ -42,7 +42,7 @@ def held_out(table: pl.DataFrame, folds: int = 5, seed: int = 0, **options: Any)
 
 
 def report(ranked: dict[str, pl.DataFrame]) -> dict[str, dict[str, dict[str, float]]]:
-    """`rerank.evaluate.figures` by tier set, and in it of `sampled` and of `written` turns that the set ranked."""
+    """`rerank.evaluation.figures` by tier set, and in it of `sampled` and of `written` turns that the set ranked."""
     found: dict[str, dict[str, dict[str, float]]] = {}
     for name, table in ranked.items():
         used = table.filter(pl.col("ranked_with") == name)

@@ -13,7 +13,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -58,7 +58,29 @@ def train(
     if absent or not len(table):
         raise ValueError(f"training needs the column `{absent[0]}`" if absent else "no judged turns to train on")
     common = common_words(table)
-    spoken = add_text_signals(table.filter(pl.col("turn").str.strip_chars() != ""), common)
+    models = fit(spoken_turns(table, common), penalty=penalty, sampled_weight=sampled_weight, genuine=genuine)
+    return Weights(models, common, measured_with or {}, {"rows": len(table), "hash": training_hash(table)})
+
+
+def spoken_turns(table: pl.DataFrame, common: frozenset[str]) -> pl.DataFrame:
+    """The turns that are not blank, with the text tier's signals: what `fit` takes."""
+    return add_text_signals(table.filter(pl.col("turn").str.strip_chars() != ""), common)
+
+
+def fit(
+    spoken: pl.DataFrame,
+    *,
+    penalty: float = 0.05,
+    sampled_weight: float = 8.0,
+    genuine: float = 0.4,
+    without: Collection[str] = (),
+) -> dict[str, Model]:
+    """One model per tier set whose signals the table has, by name of the set.
+
+    Args:
+        spoken: What `spoken_turns` gives.
+        without: Signals to leave out, to see what they are worth.
+    """
     written = spoken["source"] == "written" if "source" in spoken.columns else pl.repeat(False, len(spoken), eager=True)
     weight = np.where(written.to_numpy(), 1.0, sampled_weight)
     grade = np.clip(spoken["grade"].to_numpy() / 3, 0, 1).astype(np.float64)
@@ -72,8 +94,9 @@ def train(
             known = spoken.select(pl.all_horizontal(_any_known(spoken, tier) for tier in name.split("+"))).to_series()
             mask = known.to_numpy()
             if mask.any():
-                models[name] = _fit(spoken.filter(known), signals, target[mask], grade[mask], weight[mask], penalty)
-    return Weights(models, common, measured_with or {}, {"rows": len(table), "hash": training_hash(table)})
+                kept = [signal for signal in signals if signal not in without]
+                models[name] = _fit(spoken.filter(known), kept, target[mask], grade[mask], weight[mask], penalty)
+    return models
 
 
 def common_words(table: pl.DataFrame, share: float = 0.08) -> frozenset[str]:

@@ -30,6 +30,7 @@ VERBS = {
     "train": "Learn rules and calibration from judged turns.",
     "train-ranker": "Learn the weights that rank turns from judged turns.",
     "signals": "Tell what the signals are: source, cost, range, weakness.",
+    "evaluate": "Tell how good filter and ranking are, on judged turns.",
 }
 
 

@@ -16,7 +16,9 @@ class SampleConfig:
 
     Attributes:
         model_hash: Fingerprint of a model in a folder, commit of one from Hugging Face; None where a server has it.
-        temperatures: The number of samples of each temperature.
+        temperatures: The number of samples of each temperature, in each round.
+        until_survivors: Go on drawing at a site until so many of its candidates may be chosen; None for one round.
+        max_n: Most candidates of a site over all rounds and temperatures.
     """
 
     source: str
@@ -35,10 +37,12 @@ class SampleConfig:
     temperatures: Mapping[float, int] = field(default_factory=lambda: {1.0: 8})
     sampling: Sampling = field(default_factory=Sampling)
     seed: int = 0
+    until_survivors: int | None = None
+    max_n: int | None = None
 
     @property
     def n(self) -> int:
-        """Candidates per site over all temperatures."""
+        """Candidates per site over all temperatures, in the first round."""
         return sum(self.temperatures.values())
 
     def as_json(self) -> dict[str, Any]:
@@ -77,13 +81,25 @@ class SelectConfig:
         return plain
 
 
-def draws(config: SampleConfig, site_id: str) -> tuple[Draw, ...]:
-    """The candidates to draw at a site; each seed depends only on the run's seed and the turn's key."""
-    return tuple(
-        Draw(temperature, sample, turn_seed(config.seed, site_id, temperature, sample))
-        for temperature, n in config.temperatures.items()
-        for sample in range(n)
-    )
+def draws(config: SampleConfig, site_id: str, number: int = 0) -> tuple[Draw, ...]:
+    """The candidates to draw at a site in a round, 0 being the first; none where `max_n` leaves no room.
+
+    Each seed depends only on the run's seed and the turn's key, so the rounds go on where one long round would. The
+    temperature 0 is left out of later rounds, since it draws the same text again. A round that `max_n` cuts short is
+    cut by sample number, so that the temperatures share what is left.
+    """
+    keys = [(t, number * n + i) for t, n in config.temperatures.items() if t > 0 or not number for i in range(n)]
+    if number:
+        again = sum(n for t, n in config.temperatures.items() if t > 0)
+        room = max(0, (config.max_n or 0) - config.n - (number - 1) * again)
+        kept = set(sorted(keys, key=lambda key: key[1] - number * config.temperatures[key[0]])[:room])
+        keys = [key for key in keys if key in kept]
+    return tuple(Draw(t, sample, turn_seed(config.seed, site_id, t, sample)) for t, sample in keys)
+
+
+def round_of(config: SampleConfig, temperature: float, sample: int) -> int:
+    """The round in which `draws` has this candidate."""
+    return sample // config.temperatures[temperature] if temperature > 0 else 0
 
 
 def turn_seed(run_seed: int, site_id: str, temperature: float, sample: int) -> int:

@@ -15,6 +15,7 @@ import click
 
 from selfplay import choosing, dataset, judging, pipeline, preferences, progress, selection, show, summary
 from selfplay.config import SampleConfig, SelectConfig
+from selfplay.core import Site
 from selfplay.engines.base import Engine
 from selfplay.engines.opening import check, open_engine
 from selfplay.errors import EngineError, TooManyBadRows, UsageError
@@ -23,16 +24,16 @@ from selfplay.inputs.source import keep_apart, readable
 from selfplay.interrupt import Interrupt
 from selfplay.job import Job, configure, read_sites
 from selfplay.learned import load_rules
-from selfplay.models import published_as
 from selfplay.pipeline import Judge
-from selfplay.plan import plan
 from selfplay.prompting.templates import ChatTemplate
+from selfplay.rounds import summary as rounds
+from selfplay.rounds.parts import recover
+from selfplay.rounds.sampling import sample_until
 from selfplay.runs import Run
 from selfplay.signals.likelihood import DEFAULT_SCORER
 from selfplay.signals.measure import default_scorer
 from selfplay.signals.tiers import Scorer
 from selfplay.signals.writer import SELF
-from selfplay.tables import sites_table, turns_table
 from selfplay.terminal import printable
 
 PACKAGES = ("selfplay-turns", "polars", "rapidfuzz", "tokenizers", "torch", "transformers", "sentence-transformers")
@@ -131,46 +132,73 @@ def execute(job: Job, out: Path, *, fresh: bool, quiet: bool, examples: int = 0)
         refuse_other_dtype(run, described)
         run.save(status="running", versions=versions(), engine=described)
         with Interrupt() as interrupt, progress.shown(quiet) as shown:
-            judging_parts = pipeline.Judging(run, judge) if judge is not None else None
-            try:
-                session = pipeline.sample(
-                    run, engine, config, template, context_length(engine, template), read_sites(job, path, quarantine),
-                    quarantine, interrupt, shown, judging_parts.submit if judging_parts else lambda number: None,
-                )  # fmt: skip
-            except BaseException:
-                if judging_parts is not None:  # it must not write on once the lock and its models are gone
-                    judging_parts.leave(wait=not interrupt.now)
-                raise
-            if judging_parts is not None:
-                if session.interrupted:
-                    judging_parts.leave()
-                if not interrupt.now:
-                    judging_parts.finish(interrupt)
-                session.judging_seconds = judging_parts.seconds
-                unjudged = next(run.unfinished(), None) is not None
-                session.interrupted = session.interrupted or (interrupt.asked and unjudged)
+            sites = read_sites(job, path, quarantine)
+            session = work(run, engine, judge, config, template, sites, quarantine, interrupt, shown)
         if session.error is None and not session.interrupted:
             try:
                 quarantine.check()
             except TooManyBadRows as error:
                 session.error = error
-        code = finish(run, job, select, session, quarantine)
+        code = finish(run, job, config, select, session, quarantine)
         if not quiet and code != 130:
             show.closing(run, examples)
         return code
 
 
+def work(
+    run: Run,
+    engine: Engine,
+    judge: Judge | None,
+    config: SampleConfig,
+    template: ChatTemplate | None,
+    sites: Iterator[Site],
+    quarantine: Quarantine,
+    interrupt: Interrupt,
+    shown: pipeline.Progress,
+) -> pipeline.Session:
+    """Samples what the run lacks and, with a judge, judges it meanwhile; in rounds where the configuration says so."""
+    what = (
+        run, engine, config, template, context_length(engine, template), sites, quarantine, interrupt, shown
+    )  # fmt: skip
+    if judge is None:
+        return pipeline.sample(*what)
+    in_rounds = config.until_survivors is not None
+    if in_rounds:
+        recover(run)
+    judging_parts = pipeline.Judging(run, judge)
+    try:
+        session = sample_until(*what, judging_parts) if in_rounds else pipeline.sample(*what, judging_parts.submit)
+    except BaseException:
+        judging_parts.leave(wait=not interrupt.now)  # it must not write on once the lock and its models are gone
+        raise
+    if session.interrupted:
+        judging_parts.leave()
+    if not interrupt.now:
+        judging_parts.finish(interrupt)
+    session.judging_seconds = judging_parts.seconds
+    unjudged = next(run.unfinished(), None) is not None
+    session.interrupted = session.interrupted or (interrupt.asked and unjudged)
+    return session
+
+
 def refuse_other_dtype(run: Run, described: Mapping[str, Any]) -> None:
     """Raises UsageError where samples are there in another dtype. Only an open engine knows what `auto` means."""
     before, now = run.record.get("engine", {}).get("dtype"), described.get("dtype")
-    if before is not None and now is not None and before != now and run.parts("sampled"):
+    if before is not None and now is not None and before != now and run.begun():
         raise UsageError(
             f"{run.folder} holds a run with other settings (dtype: {before!r} -> {now!r}); sample in {before} again, "
             "name another folder, or start over with --fresh"
         )
 
 
-def finish(run: Run, job: Job, select: SelectConfig | None, session: pipeline.Session, quarantine: Quarantine) -> int:
+def finish(
+    run: Run,
+    job: Job,
+    config: SampleConfig,
+    select: SelectConfig | None,
+    session: pipeline.Session,
+    quarantine: Quarantine,
+) -> int:
     """Writes the dataset and the record of this session; returns the exit code."""
     pipeline.write_failed(run.folder, session.failed)
     sessions = [*run.record["sessions"], session.as_json()]
@@ -189,7 +217,12 @@ def finish(run: Run, job: Job, select: SelectConfig | None, session: pipeline.Se
         if job.judging.diversity and select is not None:
             choosing.choose_in_order(run, select, selection.encoder(select.tiers))
         dataset.write_dataset(run)
-        summed = summary.summarize(run, load_rules(job.judging.rules), sessions)
+        in_rounds = config.until_survivors is not None
+        # Hard sites have more candidates in later rounds; only the first says what one draw is worth.
+        before = rounds.drawn_in(config) == 0 if in_rounds else None
+        summed = summary.summarize(run, load_rules(job.judging.rules), sessions, before)
+        if in_rounds:
+            summed["rounds"] = rounds.summarize(run, config)
         # Once asked for, pairs are kept up with the choice.
         if kind := job.judging.pairs or run.record.get("pairs"):
             run.save(pairs=kind)
@@ -206,25 +239,28 @@ def finish(run: Run, job: Job, select: SelectConfig | None, session: pipeline.Se
 
 
 def preview(job: Job, count: int) -> int:
-    """Shows the first `count` sites with their candidates, and writes nothing."""
+    """Shows the first `count` sites with their candidates, and keeps nothing."""
     check(job.engine)
     with ExitStack() as stack:
         path = stack.enter_context(readable(job.conversations))
         config, template = configure(job, path)
         quarantine = stack.enter_context(Quarantine(None))
-        log = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="selfplay-"))) / "engine.log"
-        engine, judge = stack.enter_context(stages(job, config, selecting(job, config.model), template, log))
+        select = selecting(job, config.model)
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="selfplay-")))
+        engine, judge = stack.enter_context(stages(job, config, select, template, folder / "engine.log"))
+        run = Run(folder / "run", config.as_json(), select.as_json() if select else None)
+        stack.callback(run.close)
         sites = itertools.islice(read_sites(job, path, quarantine), count)
-        groups = plan(sites, config, template, context_length(engine, template), quarantine)
-        planned = {site.site_id: (site, request) for group in groups for site, request in group}
-        if not planned:
+        with Interrupt() as interrupt:
+            session = work(run, engine, judge, config, template, sites, quarantine, interrupt, progress.Silent())
+        if session.error is not None:
+            raise session.error
+        for key, reason in session.failed.items():
+            raise EngineError(f"{key}: {reason}")
+        if not session.sites:
             quarantine.check()
-        sampled = []
-        for result in engine.sample((request for _, request in planned.values()), config.sampling):
-            if result.error is not None:
-                raise EngineError(f"{result.key}: {result.error}")
-            sampled.append((planned[result.key][0], result.candidates))
-        contexts = sites_table(planned.values())
-        turns = turns_table(sampled, published_as(config.model), config.primed)
-        show.candidates(judge(turns, contexts) if judge else turns, contexts)
-    return 0
+        if select is not None and select.diversity:
+            choosing.choose_in_order(run, select, selection.encoder(select.tiers))
+        for number in run.parts("turns" if judge else "sampled"):
+            show.candidates(run.read("turns" if judge else "sampled", number), run.read("sites", number))
+        return 130 if session.interrupted else 0

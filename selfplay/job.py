@@ -23,6 +23,8 @@ from selfplay.prompting.templates import ChatTemplate
 from selfplay.prompting.tokenizer import load_tokenizer
 
 DEFAULT_MODEL = "smollm2-135m"
+ROUNDS = 4
+"""Without --max-n, a site gets at most so many times the candidates of the first round."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,8 @@ class Job:
     seed: int
     engine: EngineOptions
     judging: judging.Options | None
+    until_survivors: int | None = None
+    max_n: int | None = None
 
 
 def from_options(values: Mapping[str, Any]) -> Job:
@@ -59,7 +63,10 @@ def from_options(values: Mapping[str, Any]) -> Job:
             raise UsageError(f"--temperature {temperature:g} is given twice")
         # At T=0 every sample is the same text: one is enough unless a number is asked for.
         temperatures[temperature] = count or (1 if temperature == 0 else given["n"])
+    until_survivors, max_n = _rounds(given, temperatures)
     return Job(
+        until_survivors=until_survivors,
+        max_n=max_n,
         engine=EngineOptions(**{f.name: given[f.name] for f in fields(EngineOptions)}),
         temperatures=temperatures,
         sampling=Sampling(**{f.name: given[f.name] for f in fields(Sampling)}),
@@ -68,6 +75,23 @@ def from_options(values: Mapping[str, Any]) -> Job:
         else None,
         **{name: given[name] for name in ("conversations", "turns", "limit", "max_bad", "system", "tokenizer", "seed")},
     )
+
+
+def _rounds(given: Mapping[str, Any], temperatures: Mapping[float, int]) -> tuple[int | None, int | None]:
+    """`--until-survivors` and `--max-n`, checked."""
+    wanted, most, first = given.get("until_survivors"), given.get("max_n"), sum(temperatures.values())
+    if wanted is None:
+        if most is not None:
+            raise UsageError("--max-n limits the rounds of --until-survivors; give that too, or only --n")
+        return None, None
+    if not any(temperatures):
+        raise UsageError("--until-survivors draws again, and at temperature 0 every draw is the same; raise it")
+    if most is None:
+        most = ROUNDS * first
+    if most < max(first, wanted):
+        what = f"the {first} candidates of the first round" if most < first else f"--until-survivors {wanted}"
+        raise UsageError(f"--max-n {most} is less than {what}")
+    return wanted, most
 
 
 def load_template(job: Job, model: str, now: str | None = None) -> ChatTemplate:
@@ -111,6 +135,8 @@ def configure(job: Job, path: str, folder: Path | None = None) -> tuple[SampleCo
         temperatures=job.temperatures,
         sampling=job.sampling,
         seed=job.seed,
+        until_survivors=job.until_survivors,
+        max_n=job.max_n,
     )
     return config, template
 

@@ -5,6 +5,7 @@ Knows the order of the stages and when parts are written; how each stage works i
 
 from __future__ import annotations
 
+import functools
 import itertools
 import queue
 import threading
@@ -26,7 +27,7 @@ from selfplay.interrupt import Interrupt
 from selfplay.models import published_as
 from selfplay.plan import Planned, plan
 from selfplay.prompting.templates import ChatTemplate
-from selfplay.runs import Run
+from selfplay.runs import Parts, Run
 from selfplay.tables import sites_table, turns_table
 
 FLUSH_SITES = 256
@@ -89,14 +90,12 @@ def sample(
     numbers = itertools.count(1 + max(run.parts("sampled"), default=-1))
     model = published_as(config.model)
 
-    def requests() -> Iterator[SampleRequest]:
+    def groups() -> Iterator[list[SampleRequest]]:
         try:
-            groups = plan(sites, config, template, context, quarantine, engine.group, done)
-            for number, group in enumerate(groups):
+            for number, group in enumerate(plan(sites, config, template, context, quarantine, engine.group, done)):
                 left[number] = len(group)
                 pending.update({site.site_id: (number, site, request) for site, request in group})
-                for _, request in group:
-                    yield request
+                yield [request for _, request in group]
                 if interrupt.asked:
                     return
         except TooManyBadRows as error:  # what was read before is still worth finishing
@@ -113,9 +112,14 @@ def sample(
             run.write("sampled", number, table)
             on_part(number)
 
+    # A batching engine is given one group a call: where a group is short it would fill it up with the next one's sites,
+    # and a later start, which leaves out what is done, would fill it up with others.
+    calls: Iterable[Iterable[SampleRequest]] = (
+        groups() if engine.group > 1 else [itertools.chain.from_iterable(groups())]
+    )
     clock, flushed = time.monotonic(), time.monotonic()
     try:
-        for result in engine.sample(requests(), config.sampling):
+        for result in (result for call in calls for result in engine.sample(call, config.sampling)):
             session.sampling_seconds += time.monotonic() - clock
             number, site, request = pending.pop(result.key)
             left[number] -= 1
@@ -151,12 +155,14 @@ class Judging:
 
     Attributes:
         seconds: Spent judging.
+        judge: What judges; for jobs that this thread does, since its models are not for two threads.
     """
 
     def __init__(self, run: Run, judge: Judge) -> None:
         self.seconds = 0.0
-        self._run, self._judge = run, judge
-        self._numbers: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+        self.judge = judge
+        self._run = run
+        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._left = False
         self._error: BaseException | None = None
         # A daemon: whoever asks twice to stop does not wait for a part to be measured.
@@ -165,42 +171,55 @@ class Judging:
         for number in run.unfinished():
             self.submit(number)
 
-    def submit(self, number: int) -> None:
-        """Hands over a part. Raises what an earlier part raised."""
+    def submit(self, number: int, parts: Parts | None = None, then: Callable[[], None] = lambda: None) -> None:
+        """Hands over a part, of the run unless `parts` are others. Raises what an earlier part raised.
+
+        Args:
+            then: Called in the judging thread once the part is written.
+        """
+        self.do(functools.partial(self._part, parts or self._run, number, then))
+
+    def do(self, job: Callable[[], None]) -> None:
+        """Has the judging thread do something, after what it was given before. Raises what that raised."""
+        self.check()
+        self._jobs.put(job)
+
+    def check(self) -> None:
+        """Raises what a part or job raised."""
         if self._error is not None:
             raise self._error
-        self._numbers.put(number)
 
     def finish(self, interrupt: Interrupt) -> None:
         """Waits until all parts are judged, or the one in work where an interrupt is asked for.
 
         Raises what one of them raised.
         """
-        self._numbers.put(None)
+        self._jobs.put(None)
         while self._thread.is_alive():
             self._left = self._left or interrupt.asked
             self._thread.join(0.1)
-        if self._error is not None:
-            raise self._error
+        self.check()
 
     def leave(self, wait: bool = False) -> None:
         """Begins no further part; they are judged on resume. `wait`: until the one in work is written."""
         self._left = True
-        self._numbers.put(None)
+        self._jobs.put(None)
         if wait:
             self._thread.join()
 
     def _work(self) -> None:
-        while (number := self._numbers.get()) is not None and not self._left:
+        while (job := self._jobs.get()) is not None and not self._left:
             began = time.monotonic()
             try:
-                self._run.write(
-                    "turns", number, self._judge(self._run.read("sampled", number), self._run.read("sites", number))
-                )
+                job()
             except BaseException as error:  # handed to the thread that waits
                 self._error = error
                 return
             self.seconds += time.monotonic() - began
+
+    def _part(self, parts: Parts, number: int, then: Callable[[], None]) -> None:
+        parts.write("turns", number, self.judge(parts.read("sampled", number), parts.read("sites", number)))
+        then()
 
 
 def write_failed(folder: Path, failed: dict[str, str]) -> None:

@@ -4,9 +4,11 @@
     sites/part-*.parquet    the contexts, once each
     sampled/part-*.parquet  the candidates as sampled
     turns/part-*.parquet    the same candidates with signals, label, groundedness, rank, selected
+    rounds/             while --until-survivors is at work: the same three kinds, for sites that are not whole yet
     failed.jsonl        sites that an engine gave up on; the next start tries them again
 
-Parts of the three kinds have equal numbers and hold the same sites, each site whole. Knows nothing of engines.
+Parts of the three kinds have equal numbers and hold the same sites, each site whole but in `rounds/`. Knows nothing
+of engines.
 """
 
 from __future__ import annotations
@@ -43,111 +45,11 @@ LEFTOVER = ".*.tmp"
 """What a kill leaves of a file that was being written."""
 
 
-class Run:
-    """An open run folder, locked against a second process.
+class Parts:
+    """A folder with numbered parts of each kind."""
 
-    Args:
-        folder: Created if missing.
-        sample: Settings that decide what is sampled.
-        select: Settings that decide what is kept, or None for a run that only samples.
-        fresh: Start over: an earlier run's files in the folder are removed first.
-
-    Raises:
-        UsageError: The folder holds something else, another process works in it, or its run was made with other
-            settings (the difference is in the message).
-    """
-
-    def __init__(
-        self, folder: Path, sample: Mapping[str, Any], select: Mapping[str, Any] | None, fresh: bool = False
-    ) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
-        existed = folder.exists()
-        # Nothing of somebody else's may be touched, so this comes before the lock and before --fresh.
-        ours = {folder / ".lock", *folder.glob(f".run.json{LEFTOVER}")} if existed else set()
-        if existed and not (folder / "run.json").exists() and set(folder.iterdir()) - ours:
-            raise UsageError(f"{folder} is not empty and holds no run; name another folder with -o")
-        if existed and _foreign(folder / "run.json"):
-            raise UsageError(f"{folder}/run.json is not of a selfplay run; name another folder with -o")
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UsageError(f"cannot make the folder {folder}: {error.strerror}") from None
-        self._lock = self._take_lock()
-        try:
-            if fresh:
-                self._clear()
-            self.record = self._open(json.loads(json.dumps(sample)), json.loads(json.dumps(select)), fresh)
-            self.save()
-            for kind in KINDS:
-                (folder / kind).mkdir(exist_ok=True)
-            self._tidy()
-        except BaseException:
-            self.close()
-            raise
-
-    def _take_lock(self) -> IO[str]:
-        lock = open(self.folder / ".lock", "w")  # noqa: SIM115 - held as long as the run is open
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.close()
-            raise UsageError(
-                f"another process is working in {self.folder}; wait for it or name another folder"
-            ) from None
-        return lock
-
-    def _clear(self) -> None:
-        # All but run.json, which is replaced: without it a kill here would leave a folder that holds no run.
-        for kind in KINDS:
-            shutil.rmtree(self.folder / kind, ignore_errors=True)
-        for name in FILES:
-            (self.folder / name).unlink(missing_ok=True)
-
-    def _tidy(self) -> None:
-        """Removes what a kill left half done, and parts whose earlier kinds were deleted: they are made anew."""
-        for place in (self.folder, *(self.folder / kind for kind in KINDS)):
-            for leftover in place.glob(LEFTOVER):
-                leftover.unlink()
-        whole = set(self.parts("sites")) & set(self.parts("sampled"))
-        for kind in KINDS:
-            for number in set(self.parts(kind)) - whole:
-                self.path(kind, number).unlink()
-
-    def _open(self, sample: dict[str, Any], select: dict[str, Any] | None, fresh: bool) -> dict[str, Any]:
-        path = self.folder / "run.json"
-        new = {"format": FORMAT, "sample": sample, "select": select, "status": "new", "sessions": []}
-        if fresh or not path.exists():
-            return new
-        try:
-            record = dict(json.loads(path.read_bytes()))
-            known = record["format"] == FORMAT
-            changed = differences(record["sample"], sample) if known else []
-            if known and record["select"] is not None and select is not None:
-                changed += differences(record["select"], select)
-            record = new | record
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise UsageError(f"{path} cannot be read; mend it, or start over with --fresh") from None
-        if not known:
-            raise UsageError(
-                f"{self.folder} was made by another version of selfplay (format {record['format']!r}, this one has "
-                f"{FORMAT}); use that version, name another folder, or start over with --fresh"
-            )
-        if changed and not self.parts("sampled"):
-            return new  # a start that came to nothing, say for a wrong model name, binds nobody
-        if changed:
-            raise UsageError(
-                f"{self.folder} holds a run with other settings ({'; '.join(changed)}); "
-                "give the same, name another folder, or start over with --fresh"
-            )
-        record["select"] = select if select is not None else record["select"]
-        return record
-
-    def save(self, **values: Any) -> None:
-        """Updates `run.json`."""
-        self.record |= values
-        data = json.dumps(self.record, indent=2, ensure_ascii=False).encode()
-        with replacing(self.folder / "run.json") as path:
-            path.write_bytes(data)
 
     def path(self, kind: str, number: int) -> Path:
         """Where a part lies, whether it is there or not."""
@@ -172,18 +74,162 @@ class Run:
         except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
             raise SelfplayError(f"{path} is damaged ({error}); delete it and run again: it is made anew") from None
 
-    def sampled(self) -> Callable[[Site], bool]:
-        """Tells of a site whether it has been sampled. One byte a site, so that a million cost a megabyte."""
-        done = bytearray()
-        for number in self.parts("sampled"):
-            for ordinal in self.read("sampled", number, ["ordinal"])["ordinal"].unique():
-                done.extend(bytes(max(0, ordinal + 1 - len(done))))
-                done[ordinal] = 1
-        return lambda site: site.ordinal < len(done) and done[site.ordinal] == 1
+    def remove(self, number: int) -> None:
+        """Removes a part of every kind. A kill in between leaves what `tidy` removes."""
+        for kind in KINDS:
+            self.path(kind, number).unlink(missing_ok=True)
 
     def unfinished(self) -> Iterator[int]:
         """Numbers of parts that were sampled and not yet filtered and ranked."""
         yield from sorted(set(self.parts("sampled")) - set(self.parts("turns")))
+
+    def make(self) -> None:
+        """Makes the folders of all kinds."""
+        for kind in KINDS:
+            (self.folder / kind).mkdir(parents=True, exist_ok=True)
+
+    def tidy(self) -> None:
+        """Removes what a kill left half done, and parts whose earlier kinds were deleted: they are made anew."""
+        for place in (self.folder, *(self.folder / kind for kind in KINDS)):
+            for leftover in place.glob(LEFTOVER):
+                leftover.unlink()
+        whole = set(self.parts("sites")) & set(self.parts("sampled"))
+        for kind in KINDS:
+            for number in set(self.parts(kind)) - whole:
+                self.path(kind, number).unlink()
+
+
+class Ordinals:
+    """A set of ordinals: one byte a site, so that a million cost a megabyte."""
+
+    def __init__(self) -> None:
+        self._marks = bytearray()
+
+    def add(self, ordinal: int) -> None:
+        """Takes in an ordinal."""
+        self._marks.extend(bytes(max(0, ordinal + 1 - len(self._marks))))
+        self._marks[ordinal] = 1
+
+    def __contains__(self, ordinal: int) -> bool:
+        return ordinal < len(self._marks) and self._marks[ordinal] == 1
+
+
+class Run(Parts):
+    """An open run folder, locked against a second process.
+
+    Args:
+        folder: Created if missing.
+        sample: Settings that decide what is sampled.
+        select: Settings that decide what is kept, or None for a run that only samples.
+        fresh: Start over: an earlier run's files in the folder are removed first.
+
+    Raises:
+        UsageError: The folder holds something else, another process works in it, or its run was made with other
+            settings (the difference is in the message).
+
+    Attributes:
+        rounds: Parts of sites that are still being drawn at; made by who needs them.
+    """
+
+    def __init__(
+        self, folder: Path, sample: Mapping[str, Any], select: Mapping[str, Any] | None, fresh: bool = False
+    ) -> None:
+        super().__init__(folder)
+        self.rounds = Parts(folder / "rounds")
+        existed = folder.exists()
+        # Nothing of somebody else's may be touched, so this comes before the lock and before --fresh.
+        ours = {folder / ".lock", *folder.glob(f".run.json{LEFTOVER}")} if existed else set()
+        if existed and not (folder / "run.json").exists() and set(folder.iterdir()) - ours:
+            raise UsageError(f"{folder} is not empty and holds no run; name another folder with -o")
+        if existed and _foreign(folder / "run.json"):
+            raise UsageError(f"{folder}/run.json is not of a selfplay run; name another folder with -o")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"cannot make the folder {folder}: {error.strerror}") from None
+        self._lock = self._take_lock()
+        try:
+            if fresh:
+                self._clear()
+            self.record = self._open(json.loads(json.dumps(sample)), json.loads(json.dumps(select)), fresh)
+            self.save()
+            self.make()
+            self.tidy()
+            self.rounds.tidy()
+        except BaseException:
+            self.close()
+            raise
+
+    def _take_lock(self) -> IO[str]:
+        lock = open(self.folder / ".lock", "w")  # noqa: SIM115 - held as long as the run is open
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.close()
+            raise UsageError(
+                f"another process is working in {self.folder}; wait for it or name another folder"
+            ) from None
+        return lock
+
+    def _clear(self) -> None:
+        # All but run.json, which is replaced: without it a kill here would leave a folder that holds no run.
+        for name in (*KINDS, "rounds"):
+            shutil.rmtree(self.folder / name, ignore_errors=True)
+        for name in FILES:
+            (self.folder / name).unlink(missing_ok=True)
+
+    def _open(self, sample: dict[str, Any], select: dict[str, Any] | None, fresh: bool) -> dict[str, Any]:
+        path = self.folder / "run.json"
+        new = {"format": FORMAT, "sample": sample, "select": select, "status": "new", "sessions": []}
+        if fresh or not path.exists():
+            return new
+        try:
+            record = dict(json.loads(path.read_bytes()))
+            known = record["format"] == FORMAT
+            changed = differences(record["sample"], sample) if known else []
+            if known and record["select"] is not None and select is not None:
+                changed += differences(record["select"], select)
+            record = new | record
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise UsageError(f"{path} cannot be read; mend it, or start over with --fresh") from None
+        if not known:
+            raise UsageError(
+                f"{self.folder} was made by another version of selfplay (format {record['format']!r}, this one has "
+                f"{FORMAT}); use that version, name another folder, or start over with --fresh"
+            )
+        if changed and not self.begun():
+            return new  # a start that came to nothing, say for a wrong model name, binds nobody
+        if changed:
+            raise UsageError(
+                f"{self.folder} holds a run with other settings ({'; '.join(changed)}); "
+                "give the same, name another folder, or start over with --fresh"
+            )
+        record["select"] = select if select is not None else record["select"]
+        return record
+
+    def begun(self) -> bool:
+        """Whether anything has been sampled."""
+        return bool(self.parts("sampled") or self.rounds.parts("sampled"))
+
+    def save(self, **values: Any) -> None:
+        """Updates `run.json`."""
+        self.record |= values
+        data = json.dumps(self.record, indent=2, ensure_ascii=False).encode()
+        with replacing(self.folder / "run.json") as path:
+            path.write_bytes(data)
+
+    def ordinals(self) -> Ordinals:
+        """Of the sites that have been sampled."""
+        found = Ordinals()
+        for number in self.parts("sampled"):
+            for ordinal in self.read("sampled", number, ["ordinal"])["ordinal"].unique():
+                found.add(ordinal)
+        return found
+
+    def sampled(self) -> Callable[[Site], bool]:
+        """Tells of a site whether it has been sampled."""
+        found = self.ordinals()
+        return lambda site: site.ordinal in found
 
     def close(self) -> None:
         """Lets go of the lock."""

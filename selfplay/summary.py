@@ -13,6 +13,7 @@ import polars as pl
 from filters import Rules, estimate_genuine
 from selfplay import variety
 from selfplay.dataset import in_order
+from selfplay.rounds import summary as rounds
 from selfplay.runs import Run
 from selfplay.tables import with_context
 
@@ -33,12 +34,14 @@ def counted(run: Run) -> dict[str, Any]:
     return counts.collect().row(0, named=True)
 
 
-def summarize(run: Run, rules: Rules, sessions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def summarize(
+    run: Run, rules: Rules, sessions: Sequence[Mapping[str, Any]], before: pl.Expr | None = None
+) -> dict[str, Any]:
     """Counts and shares over all finished parts; JSON types only.
 
     Rates are what the recorded sessions did per second of their own time; one that was killed is in neither.
-    `estimated_genuine` holds for all candidates and for the selected ones the mean calibrated `p_genuine` with its
-    interval; it is an estimate, and not what the filter passed.
+    `estimated_genuine` holds for all candidates (those that `before` takes, where it is given) and for the selected
+    ones the mean calibrated `p_genuine` with its interval; it is an estimate, and not what the filter passed.
     """
     numbers = run.parts("turns")
     if not numbers:
@@ -85,7 +88,7 @@ def summarize(run: Run, rules: Rules, sessions: Sequence[Mapping[str, Any]]) -> 
         "sites_with_selected": served,
         "sites_without_survivor": barren,
         "sites_only_truncated": only_truncated,
-        "estimated_genuine": estimated_genuine(texts, rules),
+        "estimated_genuine": estimated_genuine(texts, rules, before),
         "variety": variety.measure(texts, (run.record["select"] or {}).get("diversity", 0.0)) if len(texts) else {},
         "labels": dict(labels.iter_rows()),
         "cached_share": totals["cached_tokens"] / max(1, prompt_tokens),
@@ -94,11 +97,15 @@ def summarize(run: Run, rules: Rules, sessions: Sequence[Mapping[str, Any]]) -> 
     }
 
 
-def estimated_genuine(table: pl.DataFrame, rules: Rules) -> dict[str, dict[str, Any]]:
-    """The estimated share of genuine turns among all candidates of `table`, and among the selected ones."""
+def estimated_genuine(table: pl.DataFrame, rules: Rules, before: pl.Expr | None = None) -> dict[str, dict[str, Any]]:
+    """The estimated share of genuine turns among all candidates of `table`, and among the selected ones.
+
+    Args:
+        before: Which candidates stand for all; all, if None.
+    """
     if table.is_empty():
         return {}
-    parts = {"before": table, "after": table.filter("selected")}
+    parts = {"before": table if before is None else table.filter(before), "after": table.filter("selected")}
     return {name: estimate(part, rules) for name, part in parts.items()}
 
 
@@ -146,7 +153,7 @@ def lines(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("passed the rules", f"{summary['passed_rules']} ({summary['passed_rules_share']:.1%})"),
         ("selected", selected),
         ("sites with no survivor", f"{summary['sites_without_survivor']}"),
-        ("estimated genuine, all candidates", shares["before"]),
+        (f"estimated genuine, {'first round' if 'rounds' in summary else 'all candidates'}", shares["before"]),
         ("estimated genuine, selected", shares["after"]),
         *(
             (f"  {NO_RULE.get(label, label)}", f"{count} ({count / n:.1%})")
@@ -160,6 +167,7 @@ def lines(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     if (idle := summary["sites_only_truncated"]) > 0:
         hint = "raise --max-tokens, or give --allow-truncated"
         rows.insert(5, ("sites whose survivors were all cut", f"{idle}: {hint}"))
+    rows[2:2] = rounds.lines(summary.get("rounds", {}))
     if summary["tokens_per_second"] is not None:
         rows.append(("tokens/s while sampling", f"{summary['tokens_per_second']:.0f}"))
     if summary["surviving_turns_per_second"] is not None:

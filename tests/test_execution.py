@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,12 @@ def selfplay(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Call:
     select, _ = judging.configure(judging.Options(tiers="text"))
 
     def call(
-        verb: str, *arguments: str, script: Script = lambda key: None, bad: int = 0, source: str = "in.jsonl"
+        verb: str,
+        *arguments: str,
+        script: Script = lambda key: None,
+        bad: int = 0,
+        source: str = "in.jsonl",
+        config: SampleConfig = CONFIG,
     ) -> int:
         row = {"messages": [{"role": "user", "content": "Eggs?"}, {"role": "assistant", "content": "Boil them."}]}
         good = [json.dumps({"id": f"c{i}", "mine": 10**30 + i} | row) for i in range(3)]
@@ -49,7 +55,7 @@ def selfplay(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Call:
                 yield ScriptedEngine(script=script), judge
 
         monkeypatch.setattr(execution, "stages", stages)
-        monkeypatch.setattr(execution, "configure", lambda *_: (CONFIG, None))
+        monkeypatch.setattr(execution, "configure", lambda *_: (config, None))
         monkeypatch.setattr(execution, "selecting", lambda job, _: select if job.judging else None)
         monkeypatch.setattr("sys.argv", ["selfplay", verb, source, "-o", "out", *arguments])
         with pytest.raises(SystemExit) as end:
@@ -152,6 +158,56 @@ def test_temperatures_that_would_share_seeds_are_one_given_twice(
 ) -> None:
     assert selfplay("run", "--temperature", "0.7", "--temperature", "0.70000001") == 2
     assert "--temperature 0.7 is given twice" in capsys.readouterr().err
+
+
+def test_sites_are_given_up_after_the_budget_and_the_table_says_so(
+    selfplay: Call, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rounds = replace(CONFIG, until_survivors=3, max_n=5)
+    assert selfplay("run", config=rounds) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert "candidates 15 candidates per site 5.0 (5 to 5)" in said
+    assert "sites through, by rounds 3 after 3" in said
+    assert "sites given up" in said
+    assert "estimated genuine, first round" in said
+    summary = json.loads(Path("out/run.json").read_bytes())["summary"]
+    assert summary["estimated_genuine"]["before"]["turns"] == 6, "later rounds are of hard sites only"
+    turns = pl.read_parquet("out/turns")
+    assert summary["rounds"]["rounds"] == {"3": 3}
+    fit = turns.filter(~pl.col("rejected_for").is_in(["flagged", "truncated"]).fill_null(False))
+    few = 3 - fit.group_by("site_id").len().filter(pl.col("len") >= 3).height
+    assert summary["rounds"]["given_up"] == few
+    ranks = turns.group_by("site_id").agg(pl.col("rank").sort())["rank"].to_list()
+    assert ranks == [[1, 2, 3, 4, 5]] * 3, "ranked over all rounds together"
+    assert selfplay("run", config=rounds, script=lambda key: pytest.fail("sampled again")) == 0
+
+
+@pytest.mark.parametrize(("config", "candidates"), [(CONFIG, 4), (replace(CONFIG, until_survivors=3, max_n=5), 10)])
+def test_a_preview_draws_as_the_run_would_and_keeps_nothing(
+    selfplay: Call, capsys: pytest.CaptureFixture[str], config: SampleConfig, candidates: int
+) -> None:
+    assert selfplay("run", "--preview", "2", config=config) == 0
+    shown = capsys.readouterr().out
+    assert shown.count("p_genuine") == candidates
+    assert "c0#1" in shown
+    assert "c1#1" in shown
+    assert [path.name for path in Path().iterdir()] == ["in.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--max-n", "9"), "--max-n limits the rounds of --until-survivors"),
+        (("--until-survivors", "1", "--n", "8", "--max-n", "7"), "--max-n 7 is less than the 8 candidates"),
+        (("--until-survivors", "9", "--n", "2", "--max-n", "8"), "--max-n 8 is less than --until-survivors 9"),
+        (("--until-survivors", "1", "--temperature", "0"), "at temperature 0 every draw is the same"),
+    ],
+)
+def test_rounds_that_make_no_sense_are_refused(
+    selfplay: Call, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], told: str
+) -> None:
+    assert selfplay("run", *arguments) == 2
+    assert told in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("written", [False, True])

@@ -9,10 +9,12 @@ import signal
 import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
 
+from selfplay import plan
 from selfplay.config import SampleConfig, draws
 from selfplay.core import Candidate, Conversation, Draw, Origin, Site
 from selfplay.engines.base import SampleRequest
@@ -76,6 +78,30 @@ def test_resume_equals_an_undisturbed_run(tmp_path: Path, group: int, dies_at: s
         start(broken, ScriptedEngine(group, die))
     start(broken, ScriptedEngine(group))
     assert sampled(broken).equals(sampled(whole))
+
+
+@pytest.mark.parametrize("dies_at", ["c4#1", "c9#1"])
+def test_a_site_that_cannot_be_rendered_changes_nobodys_batch_on_resume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dies_at: str
+) -> None:
+    really = plan.render
+
+    def render(site: Site, *arguments: Any) -> SampleRequest:
+        if site.ordinal == 1:
+            raise SelfplayError("over the model's context")
+        return really(site, *arguments)
+
+    monkeypatch.setattr(plan, "render", render)
+    start(tmp_path / "whole", ScriptedEngine(4))
+    leave = EngineError("gone")
+
+    def die(key: str) -> None:
+        if key == dies_at:
+            raise leave
+
+    assert start(tmp_path / "broken", ScriptedEngine(4, die)).error is leave
+    start(tmp_path / "broken", ScriptedEngine(4))
+    assert sampled(tmp_path / "broken").equals(sampled(tmp_path / "whole"))
 
 
 def test_resume_asks_only_for_what_is_missing(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from rerank import WeightsError, load_weights, rank, save_weights
-from rerank.evaluate import auc, cross_validate, selected_genuine
+from rerank.evaluation import auc, cross_validate, selected_genuine
 from rerank.learn import train
 from rerank.weights import TIER_SIGNALS, weights_from_json, weights_to_json
 

@@ -106,6 +106,13 @@ sampling = stack(
     click.option("--seed", type=int, default=0, show_default=True),
 )  # fmt: skip
 
+rounds = stack(
+    click.option("--until-survivors", type=click.IntRange(min=1), metavar="K",
+                 help="Draw N again where fewer than K distinct turns may be chosen."),
+    click.option("--max-n", type=click.IntRange(min=1), metavar="M",
+                 help="Give a site up after M candidates in all. [default: four rounds]"),
+)  # fmt: skip
+
 rules = click.option("--rules", metavar="FILE", help="Rule set. [default: the shipped one]")
 weights = click.option("--weights", metavar="FILE", help="Ranking weights. [default: the shipped ones]")
 tiers = click.option(

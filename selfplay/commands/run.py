@@ -18,6 +18,7 @@ from selfplay.commands import options
 @click.option("-o", "--out", type=click.Path(path_type=Path), metavar="DATASET", help="Folder of the dataset.")
 @options.prompting
 @options.sampling
+@options.rounds
 @options.engines
 @options.judging
 @options.choosing
@@ -29,7 +30,8 @@ def command(out: Path | None, fresh: bool, preview: int | None, show: int, quiet
     """Sample N user turns after each assistant response, filter them, rank the survivors, write a dataset.
 
     CONVERSATIONS is JSONL (also .gz, .zst), Parquet, a Hugging Face dataset folder, or - for stdin. Started again, an
-    interrupted run goes on where it stopped.
+    interrupted run goes on where it stopped. With --until-survivors K, sites with fewer than K turns to choose from
+    are drawn at again, up to --max-n candidates.
     """
     from selfplay import execution
     from selfplay.job import from_options

@@ -1,0 +1,64 @@
+"""Cross-validation by conversation: no turn is ranked by weights that saw another turn of its conversation."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from rerank.learn import common_words, fit, spoken_turns
+from rerank.rank import rank
+from rerank.weights import Weights
+
+
+def assign_folds(conversations: pl.Series, folds: int = 5, seed: int = 0) -> pl.Series:
+    """The fold, 0 .. folds - 1, of each row; one conversation lies in one fold, whatever the order of the rows."""
+    names = sorted(conversations.unique().to_list())
+    assigned = np.random.default_rng(seed).permutation(len(names)) % folds
+    return conversations.replace_strict(names, assigned.tolist(), return_dtype=pl.Int64).alias("fold")
+
+
+class CrossValidation:
+    """Ranks with weights learned in the other folds. What does not depend on the weights is prepared once."""
+
+    def __init__(self, table: pl.DataFrame, fold: pl.Series, by: str = "site_id", **options: Any) -> None:
+        """Prepares the turns of every fold.
+
+        Args:
+            table: Judged turns as `rerank.learn.train` takes them.
+            fold: Of each row.
+            by: The sites.
+            options: For `rerank.learn.fit`.
+        """
+        self._table = table.with_row_index("_row")
+        self._fold = fold
+        self._by = by
+        self._options = options
+        self._prepared: dict[int, tuple[frozenset[str], pl.DataFrame]] = {}
+        for number in sorted(fold.unique().to_list()):
+            others = table.filter(fold != number)
+            common = common_words(others)
+            self._prepared[number] = common, spoken_turns(others, common)
+
+    def rank(self, without: Collection[str] = (), only: pl.Series | None = None) -> pl.DataFrame:
+        """The table as `rerank.rank` gives it, rows in their order.
+
+        Args:
+            without: Signals that the weights are learned without.
+            only: Flags of the rows that are wanted; the others are learned from all the same.
+        """
+        parts = []
+        for number, (common, spoken) in self._prepared.items():
+            wanted = self._fold == number if only is None else (self._fold == number) & only
+            weights = Weights(fit(spoken, without=without, **self._options), common)
+            parts.append(rank(self._table.filter(wanted), weights, self._by))
+        return pl.concat(parts).sort("_row").drop("_row")
+
+
+def cross_validate(
+    table: pl.DataFrame, folds: int = 5, seed: int = 0, by: str = "site_id", **options: Any
+) -> pl.DataFrame:
+    """Ranks every turn with weights learned from the other folds' sites; `options` go to `rerank.learn.fit`."""
+    return CrossValidation(table, assign_folds(table[by], folds, seed), by, **options).rank()

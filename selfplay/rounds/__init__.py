@@ -1,0 +1,1 @@
+"""Drawing again where too few turns may be chosen: `selfplay run --until-survivors`."""
