@@ -76,11 +76,11 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     from selfplay.inputs.quarantine import Quarantine
     from selfplay.signals import embedding
     from selfplay.signals.likelihood import DEFAULT_SCORER
-    from selfplay.signals.measure import default_template
     from selfplay.signals.measure import measure as measured
+    from selfplay.signals.measure import scorer_template
     from selfplay.tables import sites_table, turns_table, with_context
 
-    engine, template = TransformersEngine(DEFAULT_SCORER, threads=options.threads), default_template()
+    engine, template = TransformersEngine(DEFAULT_SCORER, threads=options.threads), scorer_template()
     embedder = embedding.load_embedder()
     rules, weights = filters.load_rules(), rerank.load_weights()
     clock = Clock()

@@ -1,6 +1,7 @@
 """Orders candidate user turns by groundedness in the answer. Imports nothing of selfplay or filters."""
 
+from rerank.explain import brief, full
 from rerank.rank import rank
 from rerank.weights import Weights, WeightsError, load_weights, save_weights
 
-__all__ = ["Weights", "WeightsError", "load_weights", "rank", "save_weights"]
+__all__ = ["Weights", "WeightsError", "brief", "full", "load_weights", "rank", "save_weights"]

@@ -18,7 +18,8 @@ _WORD = re.compile(
 # Han, kana, Thai, Lao, Khmer, Myanmar: no spaces between words.
 _DENSE = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]+")
 _LETTERS = re.compile(r"[\W_]+")
-_SENTENCE = re.compile(r"\n+|(?<=[.!?…])\s+|(?<=[。！？؟۔।])")
+_SENTENCE = re.compile(r"\n+|(?<=[.!?…])[\"'”’»)\]*_]*\s+|(?<=[。！？؟۔।])")
+_MARKER = re.compile(r"^\W*(?:\d{1,3}|[a-zA-Z])[.)]\s+")
 _CONTROL = re.compile(r"<\|[^<>|]{1,40}\|>|</?[a-z_]*(?:turn|think|s)>|\[/?INST\]")
 _QUESTION = re.compile(r"[?？؟]")
 _GRAM = 5
@@ -123,9 +124,7 @@ def is_copy(turn: str, answer: str, history: Sequence[str], threshold: float = 0
         return False
     for source in (answer, *history):
         if len(letters) < _SHORT:
-            if letters in {_letters(piece) for piece in (source, *_SENTENCE.split(source))} and (
-                not _QUESTION.search(turn) or _QUESTION.search(source)
-            ):
+            if letters in _pieces(source) and (not _QUESTION.search(turn) or _QUESTION.search(source)):
                 return True
         elif coverage(turn, source) >= threshold:
             return True
@@ -160,6 +159,14 @@ def _term_set(text: str) -> frozenset[str]:
 
 def _letters(text: str) -> str:
     return _LETTERS.sub("", unicodedata.normalize("NFKC", text).casefold())
+
+
+@lru_cache(maxsize=4096)
+def _pieces(text: str) -> frozenset[str]:
+    """The letters of the text, of each of its lines and sentences, with and without a list's number before it."""
+    parts = [text, *text.splitlines(), *_SENTENCE.split(text)]
+    parts += [piece for line in text.splitlines() for piece in _SENTENCE.split(_MARKER.sub("", line))]
+    return frozenset(map(_letters, parts))
 
 
 @lru_cache(maxsize=4096)

@@ -79,8 +79,10 @@ def contributions(table: pl.DataFrame, model: Model) -> dict[str, Floats]:
 
 
 def fuse(table: pl.DataFrame, weights: Weights, by: str) -> pl.DataFrame:
-    """Adds `groundedness` (0..1), its parts in log-odds (`part_text`, `part_embedding`, `part_likelihood`; null for
-    a tier that was not used), `copy` and `ranked_with`.
+    """Adds `groundedness` (0..1), its parts in log-odds, `copy` and `ranked_with`.
+
+    The parts are `part_text`, `part_wording`, `part_embedding`, `part_likelihood` and `part_cross`; null for a tier
+    that was not used.
 
     Blank turns have groundedness 0 and null parts. The parts, the model's intercept and the cap are all there is:
     groundedness = sigmoid(intercept + parts), at most `COPY_CAP` for a copy.

@@ -1,8 +1,10 @@
 """Learns the fusion's weights from judged turns.
 
 The target is the judge's grade divided by 3, a number in 0..1; the fit is a fractional logit (Papke & Wooldridge
-1996): logistic regression in which a turn of grade g counts g/3 for and 1 - g/3 against. Its output is therefore an
-expected grade, without a calibration step after it.
+1996): logistic regression in which a turn of grade g counts g/3 for and 1 - g/3 against. Where labels are known the
+shapes are fitted to a mixture with whether the turn is genuine, which tells grounded follow-ups better from turns that
+merely stay on the subject; offset and scale of the log-odds are then fitted to the grade alone, so that the output is
+an expected grade.
 """
 
 from __future__ import annotations
@@ -23,8 +25,10 @@ from rerank.fuse import add_text_signals
 from rerank.weights import TIER_SETS, TIER_SIGNALS, Model, Shape, Weights
 
 Floats = npt.NDArray[np.float64]
-QUANTILES = (0.02, 0.25, 0.5, 0.75, 0.98)
+QUANTILES = (0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99)
 """Where the shapes bend: quantiles of the training values."""
+GENUINE = "follow_up"
+"""The label of a turn that is one."""
 
 _WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
 
@@ -33,17 +37,19 @@ def train(
     table: pl.DataFrame,
     *,
     measured_with: Mapping[str, Any] | None = None,
-    penalty: float = 0.03,
-    sampled_weight: float = 4.0,
+    penalty: float = 0.05,
+    sampled_weight: float = 8.0,
+    genuine: float = 0.4,
 ) -> Weights:
     """Fits one model per tier set whose signals the table has.
 
     Args:
         table: Judged turns: `site_id`, `turn`, `answer`, `history` or `query`, `grade` (0..3); optional signals and
-            `source`, where `written` marks composed turns.
+            `source`, where `written` marks composed turns, and `label`.
         measured_with: What measured the signals, recorded in the weights.
         penalty: L2 penalty on the standardised slopes, against the mean cross-entropy (nats).
         sampled_weight: Weight of a turn that a model sampled, against 1 for a composed one.
+        genuine: Share of the target that is whether the turn is genuine; the rest is its grade.
 
     Raises:
         ValueError: No judged turns, or a column that is missing.
@@ -52,7 +58,7 @@ def train(
     if absent or not len(table):
         raise ValueError(f"training needs the column `{absent[0]}`" if absent else "no judged turns to train on")
     common = common_words(table)
-    models = fit(spoken_turns(table, common), penalty=penalty, sampled_weight=sampled_weight)
+    models = fit(spoken_turns(table, common), penalty=penalty, sampled_weight=sampled_weight, genuine=genuine)
     return Weights(models, common, measured_with or {}, {"rows": len(table), "hash": training_hash(table)})
 
 
@@ -62,7 +68,12 @@ def spoken_turns(table: pl.DataFrame, common: frozenset[str]) -> pl.DataFrame:
 
 
 def fit(
-    spoken: pl.DataFrame, *, penalty: float = 0.03, sampled_weight: float = 4.0, without: Collection[str] = ()
+    spoken: pl.DataFrame,
+    *,
+    penalty: float = 0.05,
+    sampled_weight: float = 8.0,
+    genuine: float = 0.4,
+    without: Collection[str] = (),
 ) -> dict[str, Model]:
     """One model per tier set whose signals the table has, by name of the set.
 
@@ -73,6 +84,9 @@ def fit(
     written = spoken["source"] == "written" if "source" in spoken.columns else pl.repeat(False, len(spoken), eager=True)
     weight = np.where(written.to_numpy(), 1.0, sampled_weight)
     grade = np.clip(spoken["grade"].to_numpy() / 3, 0, 1).astype(np.float64)
+    target = grade
+    if "label" in spoken.columns:
+        target = (1 - genuine) * grade + genuine * (spoken["label"] == GENUINE).fill_null(False).to_numpy()
     models = {}
     for name in TIER_SETS:
         signals = [signal for tier in name.split("+") for signal in TIER_SIGNALS[tier]]
@@ -81,7 +95,7 @@ def fit(
             mask = known.to_numpy()
             if mask.any():
                 kept = [signal for signal in signals if signal not in without]
-                models[name] = _fit(spoken.filter(known), kept, grade[mask], weight[mask], penalty)
+                models[name] = _fit(spoken.filter(known), kept, target[mask], grade[mask], weight[mask], penalty)
     return models
 
 
@@ -105,7 +119,9 @@ def _any_known(table: pl.DataFrame, tier: str) -> pl.Expr:
     return pl.any_horizontal(pl.col(name).is_not_null() for name in TIER_SIGNALS[tier] if name in table.columns)
 
 
-def _fit(table: pl.DataFrame, signals: list[str], grade: Floats, weight: Floats, penalty: float) -> Model:
+def _fit(
+    table: pl.DataFrame, signals: list[str], target: Floats, grade: Floats, weight: Floats, penalty: float
+) -> Model:
     blocks, knots, means = [], {}, {}
     for signal in signals:
         values = table[signal].cast(pl.Float64).to_numpy()
@@ -118,7 +134,12 @@ def _fit(table: pl.DataFrame, signals: list[str], grade: Floats, weight: Floats,
     features = np.hstack([*blocks, np.zeros((len(table), 0))])
     spread = features.std(axis=0)
     spread[spread == 0] = 1.0
-    intercept, coefficients = _fractional_logit(features / spread, grade, weight / weight.sum(), penalty)
+    weight = weight / weight.sum()
+    intercept, coefficients = _fractional_logit(features / spread, target, weight, penalty)
+    odds = intercept + features / spread @ coefficients
+    if odds.std() > 0:
+        offset, scale = _fractional_logit(odds[:, None], grade, weight, 0.0)
+        intercept, coefficients = float(offset + scale[0] * intercept), coefficients * scale[0]
     slopes = coefficients / spread
     shapes, start = {}, 0
     for signal in signals:

@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,27 @@ from rerank.anchors import SIGNALS as TEXT_SIGNALS
 SCHEMA_VERSION = 1
 TIER_SIGNALS: Mapping[str, tuple[str, ...]] = {
     "text": TEXT_SIGNALS,
+    "wording": (
+        "names_new",
+        "new_share",
+        "new",
+        "specific",
+        "first_person",
+        "pointing",
+        "reaction",
+        "doubt",
+        "lower_start",
+        "word_length",
+        "sentences",
+        "compression",
+        "query_recall",
+        "query_similarity",
+        "query_new",
+        "answer_recall",
+        "answer_cover",
+        "answer_sentence",
+        "answer_only_share",
+    ),
     "embedding": ("cos_query", "cos_answer", "cos_answer_best", "cos_margin"),
     "likelihood": (
         "answer_pmi",
@@ -31,9 +52,14 @@ TIER_SIGNALS: Mapping[str, tuple[str, ...]] = {
         "mean_logprob",
         "min_logprob",
     ),
+    "cross": ("cross_score",),
 }
-TIER_SETS = ("text", "text+embedding", "text+likelihood", "text+embedding+likelihood")
-"""Every set of tiers that has a model of its own; each needs all of its tiers."""
+TIER_SETS = tuple(
+    "+".join(["text", *(tier for tier, has in zip(list(TIER_SIGNALS)[1:], which, strict=True) if has)])
+    for which in sorted(product((False, True), repeat=4), key=lambda has: (has[2], has[1], has[3], has[0]))
+)
+"""Every set of tiers that can have a model of its own; each needs all of its tiers. Later ones are preferred: what has
+likelihoods before what has cosines, before a cross-encoder's score, before wording."""
 
 _DEFAULT = Path(__file__).with_name("default_weights.json")
 
@@ -65,7 +91,8 @@ class Weights:
     Attributes:
         models: By tier set (`TIER_SETS`).
         common_words: Words too frequent to be an anchor.
-        measured_with: Embedder and scorer (model, revision, template hash) whose signals taught the models.
+        measured_with: Embedder, scorer and cross-encoder (model, revision, template hash) whose signals taught the
+            models.
         training: Hash and size of the judged turns.
         cv: Figures of the grouped cross-validation, by tier set.
     """
@@ -75,6 +102,11 @@ class Weights:
     measured_with: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
     cv: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def tiers(self) -> frozenset[str]:
+        """The tiers that any of the models reads."""
+        return frozenset(tier for name in self.models for tier in name.split("+"))
 
 
 @lru_cache(maxsize=8)
@@ -134,7 +166,7 @@ def weights_from_json(raw: Any) -> Weights:
     if raw.get("schema_version") != SCHEMA_VERSION:
         raise WeightsError(
             f"schema_version is {raw.get('schema_version')!r}, this version reads {SCHEMA_VERSION}; "
-            "train again with `selfplay train`"
+            "train again with `selfplay train-ranker`"
         )
     models = raw.get("models")
     if not isinstance(models, dict) or "text" not in models:

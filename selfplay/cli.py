@@ -27,7 +27,9 @@ VERBS = {
     "judge": "Have language models judge candidate turns by the rubric.",
     "annotate": "Make a blinded sheet for people to judge turns, and read it back.",
     "agree": "Tell how far judges, people and rules agree.",
-    "train": "Learn rules, calibration and ranking weights from judged turns.",
+    "train": "Learn rules and calibration from judged turns.",
+    "train-ranker": "Learn the weights that rank turns from judged turns.",
+    "signals": "Tell what the signals are: source, cost, range, weakness.",
     "evaluate": "Tell how good filter and ranking are, on judged turns.",
 }
 
@@ -41,7 +43,7 @@ class Verbs(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in VERBS:
             return None
-        module = importlib.import_module(f"selfplay.commands.{cmd_name}")
+        module = importlib.import_module(f"selfplay.commands.{cmd_name.replace('-', '_')}")
         command: click.Command = module.command
         if ctx.default_map and cmd_name in ctx.default_map:
             ctx.default_map = {cmd_name: by_parameter(command, ctx.default_map[cmd_name])}

@@ -55,6 +55,7 @@ class SelectConfig:
     """How candidates are measured, filtered, ranked and chosen.
 
     Attributes:
+        scorer_model: What was named to measure likelihoods; None is the shipped one.
         select: Turns chosen per site, at most.
         diversity: What redundancy weighs against merit, 0..1.
     """
@@ -64,15 +65,17 @@ class SelectConfig:
     weights: str
     weights_hash: str
     tiers: tuple[str, ...]
+    scorer_model: str | None = None
+    cross_encoder: str | None = None
     min_groundedness: float = 0.0
     allow_truncated: bool = False
     select: int = 1
     diversity: float = 0.0
 
     def as_json(self) -> dict[str, Any]:
-        """JSON types only. `select` and `diversity` are left out at their defaults, as runs from before them do."""
+        """JSON types only. Newer settings are left out at their defaults, as in runs from before them."""
         plain = asdict(self) | {"tiers": list(self.tiers)}
-        for name, default in (("select", 1), ("diversity", 0.0)):
+        for name, default in (("select", 1), ("diversity", 0.0), ("scorer_model", None), ("cross_encoder", None)):
             if plain[name] == default:
                 del plain[name]
         return plain

@@ -31,8 +31,9 @@ from selfplay.rounds.parts import recover
 from selfplay.rounds.sampling import sample_until
 from selfplay.runs import Run
 from selfplay.signals.likelihood import DEFAULT_SCORER
-from selfplay.signals.measure import default_scorer, default_template
+from selfplay.signals.measure import default_scorer, scorer_template
 from selfplay.signals.tiers import Scorer
+from selfplay.signals.writer import SELF
 from selfplay.terminal import printable
 
 PACKAGES = ("selfplay-turns", "polars", "rapidfuzz", "tokenizers", "torch", "transformers", "sentence-transformers")
@@ -66,22 +67,42 @@ def stages(
         if job.judging is None or select is None:
             yield engine, None
             return
-        shared = None
-        own = job.engine.engine == "transformers" and config.model == DEFAULT_SCORER and job.tokenizer is None
-        if own and "likelihood" in select.tiers:
-            scorer, scorer_template, same = engine, default_template(), job.engine.device is None
-            if not same or job.engine.dtype != "auto":  # signals are measured as rules and weights were learned
-                scorer, same = default_scorer()[0], False
-                stack.callback(scorer.close)
-            shared = Scorer(scorer, scorer_template, own_tokens=True, own_logprobs=same and job.system == "keep")
+        shared = own_scorer(job, config, select, engine, template) if "likelihood" in select.tiers else None
+        if shared is not None and shared.engine is not engine:
+            stack.callback(shared.engine.close)
         yield engine, stack.enter_context(judging.opened(select, job.judging, shared))
 
 
-def selecting(job: Job) -> SelectConfig | None:
+def own_scorer(
+    job: Job, config: SampleConfig, select: SelectConfig, engine: Engine, template: ChatTemplate | None
+) -> Scorer | None:
+    """What scores turns by the very tokens that were sampled, where the generator is the scorer; else None.
+
+    A server scores besides sampling, by name only (`--scorer-model self`). In this process the sampling engine scores
+    where it runs as rules and weights were learned, on the default device and in the default dtype; else a second one.
+    """
+    if job.judging is None or job.tokenizer is not None:
+        return None
+    scorer = select.scorer_model or DEFAULT_SCORER
+    if job.engine.engine != "transformers":
+        asked = job.judging.scorer_model == SELF
+        return Scorer(engine, template, own_tokens=True) if asked and template is not None else None
+    if scorer != config.model or job.engine.revision is not None:
+        return None
+    if job.engine.device is None and job.engine.dtype == "auto":
+        own_logprobs = job.system == "keep"  # then the prompts that scoring renders are those of sampling
+        return Scorer(engine, scorer_template(select.scorer_model), own_tokens=True, own_logprobs=own_logprobs)
+    return Scorer(*default_scorer(select.scorer_model), own_tokens=True)
+
+
+def selecting(job: Job, generator: str) -> SelectConfig | None:
     """How the job judges, if it does; says which signals it does without."""
     if job.judging is None:
         return None
-    select, notes = judging.configure(job.judging)
+    if job.judging.scorer_model == SELF and (job.engine.revision or job.engine.chat):
+        other = "--chat" if job.engine.chat else "--revision"
+        raise UsageError(f"--scorer-model self does not go with {other}; name the scorer")
+    select, notes = judging.configure(job.judging, generator)
     for note in notes:
         click.echo(printable(note), err=True)
     return select
@@ -106,7 +127,7 @@ def execute(job: Job, out: Path, *, fresh: bool, quiet: bool, examples: int = 0)
     with ExitStack() as stack:
         path = stack.enter_context(readable(job.conversations))
         config, template = configure(job, path, None if fresh else out)
-        select = selecting(job)
+        select = selecting(job, config.model)
         run = Run(out, config.as_json(), select.as_json() if select else None, fresh)
         stack.callback(run.close)
         quarantine = stack.enter_context(Quarantine(out / "quarantine.jsonl", job.max_bad))
@@ -228,7 +249,7 @@ def preview(job: Job, count: int) -> int:
         path = stack.enter_context(readable(job.conversations))
         config, template = configure(job, path)
         quarantine = stack.enter_context(Quarantine(None))
-        select = selecting(job)
+        select = selecting(job, config.model)
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="selfplay-")))
         engine, judge = stack.enter_context(stages(job, config, select, template, folder / "engine.log"))
         run = Run(folder / "run", config.as_json(), select.as_json() if select else None)

@@ -25,7 +25,8 @@ from selfplay.inputs.turnrows import iter_turn_rows, left_out, take_from_rows, t
 from selfplay.keeping import Keeping
 from selfplay.learned import load_rules
 from selfplay.signals.measure import SIGNALS
-from selfplay.signals.tiers import CHOICES, Measurer
+from selfplay.signals.tiers import CHOICES, Measurer, SignalModels
+from selfplay.signals.writer import scorer_for
 
 ADDED = ("label", "genuine", "p_genuine", "rule", "evidence", "rule_set")
 CARRIED = pl.Schema(
@@ -49,6 +50,7 @@ class Filtering:
         rejects: Where rows go that do not stay; None is beside `out`.
         generator: Model that wrote the turns, to tell whether turns of it were judged.
         primed: The turns were asked for by instruction.
+        scorer_model: Measures the likelihoods; None is the shipped one, `self` what wrote the turns.
     """
 
     rules: str | None = None
@@ -58,6 +60,7 @@ class Filtering:
     rejects: str | None = None
     generator: str | None = None
     primed: bool = False
+    scorer_model: str | None = None
 
 
 def filter_file(source: str, out: str, how: Filtering, quarantine: Quarantine) -> Iterator[str]:
@@ -72,15 +75,24 @@ def filter_file(source: str, out: str, how: Filtering, quarantine: Quarantine) -
     rejects = rejects_beside(source, out, how, quarantine)
     statistics = Statistics(_asked_for_text(how))
     columns = (*ADDED, "explanation") if how.explain else ADDED
+    if how.scorer_model and "likelihood" not in (rules.tiers & {*CHOICES[tiers]}):
+        raise UsageError("--scorer-model: nothing is scored with these --rules and --tiers; leave it out")
+    found = (take_from_rows(table, CARRIED) for table in iter_turn_rows(source, quarantine))
+    scorer, rows = scorer_for(how.scorer_model, found)
     with ExitStack() as stack:
         measurer = stack.enter_context(
-            Measurer(CHOICES[tiers], {"rules": rules.models}, optional=tiers == "auto", reads=rules.tiers)
+            Measurer(
+                CHOICES[tiers],
+                {"rules": rules.models},
+                optional=tiers == "auto",
+                reads=rules.tiers,
+                models=SignalModels(scorer),
+            )
         )
         keep = stack.enter_context(turn_row_writer(out, columns))
         # Entered last and so finished first: no row is gone from OUT before the rejects are safe.
         reject = stack.enter_context(turn_row_writer(rejects, (*columns, "rejected_for"))) if rejects else None
-        for table in iter_turn_rows(source, quarantine):
-            table = measurer(take_from_rows(table, CARRIED))
+        for table in map(measurer, rows):
             features = compute(table)
             table = how.keeping.rejected_for(label(table, rules, features))
             if how.explain:

@@ -17,8 +17,10 @@ from selfplay.config import SelectConfig
 from selfplay.learned import Learned, load_rules, load_weights
 from selfplay.pipeline import Judge
 from selfplay.selection import encoder, select
-from selfplay.signals.tiers import Measurer, Scorer, settle
+from selfplay.signals.tiers import Measurer, Scorer, SignalModels, settle
+from selfplay.signals.writer import SELF
 from selfplay.tables import CONTEXT, with_context
+from selfplay.wording import rank
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,8 @@ class Options:
     rules: str | None = None
     weights: str | None = None
     tiers: str = "auto"
+    scorer_model: str | None = None
+    cross_encoder: str | None = None
     min_groundedness: float = 0.0
     allow_truncated: bool = False
     select: int = 1
@@ -38,19 +42,26 @@ class Options:
     pairs: str | None = None
 
 
-def configure(options: Options) -> tuple[SelectConfig, list[str]]:
+def configure(options: Options, generator: str | None = None) -> tuple[SelectConfig, list[str]]:
     """What decides the outcome, to be saved and compared on resume; and the tiers that are left out, one line each.
 
+    Args:
+        generator: The model that writes the turns.
+
     Raises:
-        SelfplayError: A file cannot be used, or a tier asked for by name cannot be had.
+        SelfplayError: A file cannot be used, or a tier or model asked for by name cannot be had.
     """
-    tiers, notes = settle(options.tiers, _learned(load_rules(options.rules), load_weights(options.weights)))
+    scorer = generator if options.scorer_model == SELF else options.scorer_model
+    learned = _learned(load_rules(options.rules), load_weights(options.weights))
+    tiers, notes = settle(options.tiers, learned, SignalModels(scorer, options.cross_encoder))
     config = SelectConfig(
         rules=options.rules or "default",
         rules_hash=_hash(options.rules, "filters", "default_rules.json"),
         weights=options.weights or "default",
         weights_hash=_hash(options.weights, "rerank", "default_weights.json"),
         tiers=tiers,
+        scorer_model=scorer,
+        cross_encoder=options.cross_encoder,
         min_groundedness=options.min_groundedness,
         allow_truncated=options.allow_truncated,
         select=options.select,
@@ -73,16 +84,17 @@ def opened(config: SelectConfig, options: Options, scorer: Scorer | None = None)
     """The judge of a run. Models are loaded once; a scorer of our own is closed at the end.
 
     Args:
-        scorer: The generating engine where it is the scorer that rules and weights were learned with.
+        scorer: An engine that is the run's scorer; left open.
     """
     rules, weights = load_rules(options.rules), load_weights(options.weights)
     encode = encoder(config.tiers)
+    models = SignalModels(config.scorer_model, config.cross_encoder)
     skip_cut = not config.allow_truncated
-    with Measurer(config.tiers, _learned(rules, weights), scorer=scorer, skip_cut=skip_cut) as measurer:
+    with Measurer(config.tiers, _learned(rules, weights), scorer=scorer, models=models, skip_cut=skip_cut) as measurer:
 
         def judge(turns: pl.DataFrame, sites: pl.DataFrame) -> pl.DataFrame:
             table = measurer(with_context(turns, sites))
-            table = rerank.rank(filters.label(table, rules), weights, by="site_id")
+            table = rank(filters.label(table, rules), weights, by="site_id")
             # With diversity what is chosen here is provisional: a run chooses again once all sites are there.
             chosen = select(
                 table, config.min_groundedness, config.allow_truncated, config.select, config.diversity, encode

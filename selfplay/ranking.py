@@ -10,17 +10,21 @@ import polars as pl
 
 import rerank
 from selfplay import variety
+from selfplay.explained import explained, pages, refuse_unknown
 from selfplay.inputs.quarantine import Quarantine
 from selfplay.inputs.turnrows import left_out, read_turn_rows, take_from_rows, write_turn_rows
 from selfplay.learned import load_weights
 from selfplay.selection import bar, encoder, select
 from selfplay.signals.measure import SIGNALS, available_tiers
-from selfplay.signals.tiers import CHOICES, Measurer
+from selfplay.signals.tiers import Measurer, SignalModels, wanted
+from selfplay.signals.writer import scorer_for
+from selfplay.wording import WORDING, with_wording
 
 if TYPE_CHECKING:
     from selfplay.judge_ranking import JudgeRanking
 
-ADDED = ("groundedness", "rank", "part_text", "part_embedding", "part_likelihood", "copy", "cut", "ranked_with")
+PARTS = ("part_text", "part_wording", "part_embedding", "part_likelihood")
+ADDED = ("groundedness", "rank", *PARTS, "copy", "cut", "ranked_with")
 CHOSEN = ("selected", "rejected_for")
 CARRIED = pl.Schema(
     {
@@ -29,9 +33,31 @@ CARRIED = pl.Schema(
         "p_genuine": pl.Float64(),
         "temperature": pl.Float64(),
         "sample": pl.Int64(),
+        "model": pl.String(),
     }
 )
 """What ranking takes from the rows themselves where they have it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """How the rows are ranked.
+
+    Attributes:
+        weights: A file; None is the shipped one.
+        tiers: As `--tiers`.
+        scorer_model: Measures the likelihoods; None is the shipped one, `self` what wrote the turns.
+        cross_encoder: Measures the cross tier; None leaves it out.
+        explain: Adds the column `rank_explanation`.
+        explain_ids: Rows that are explained in full in the lines about what was done.
+    """
+
+    weights: str | None = None
+    tiers: str = "auto"
+    scorer_model: str | None = None
+    cross_encoder: str | None = None
+    explain: bool = False
+    explain_ids: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +73,7 @@ class Choosing:
 def rank_file(
     source: str,
     out: str,
-    weights: str | None,
-    tiers: str,
+    how: Ranking,
     quarantine: Quarantine,
     choosing: Choosing | None = None,
     judge: JudgeRanking | None = None,
@@ -60,24 +85,32 @@ def rank_file(
         judge: Orders the best of each site anew.
 
     Raises:
-        UsageError: A file that cannot be read or written, weights that cannot be used.
-        SelfplayError: A tier that was asked for by name and cannot be measured.
+        UsageError: A file that cannot be read or written, weights that cannot be used, an id that no row has.
+        SelfplayError: A tier or model that was asked for by name and cannot measure.
         TooManyBadRows: More bad rows than allowed, decided before anything is written.
     """
-    loaded = load_weights(weights)
+    loaded = load_weights(how.weights)
     table = read_turn_rows(source, quarantine)
     quarantine.check()
-    table = take_from_rows(table, CARRIED)
-    with Measurer(CHOICES[tiers], {"weights": loaded.measured_with}, optional=tiers == "auto") as measurer:
-        table = measurer(table)
+    refuse_unknown(how.explain_ids, table["id"], source)
+    scorer, tables = scorer_for(how.scorer_model, [take_from_rows(table, CARRIED)])
+    learned, models = {"weights": loaded.measured_with}, SignalModels(scorer, how.cross_encoder)
+    with Measurer(wanted(how.tiers, learned, models), learned, optional=how.tiers == "auto", models=models) as measurer:
+        table = measurer(next(tables))
         yield from measurer.notes
-    ranked = rerank.rank(table, loaded)
+    ranked = rerank.rank(with_wording(table), loaded)
+    told = list(pages(ranked, loaded, how.explain_ids))
+    parts = ("part_cross",) if ranked["part_cross"].is_not_null().any() else ()
+    if how.explain:
+        ranked, parts = explained(ranked, loaded), (*parts, "rank_explanation")
+    ranked = ranked.drop(WORDING)
     if judge:  # what may not be selected needs no judge
         ranked = judge(bar(ranked, choosing.min_groundedness, choosing.allow_truncated) if choosing else ranked)
     if choosing is not None:
         ranked = _chosen(ranked, choosing)
-    added = (*ADDED, *(judge.columns if judge else ()), *(CHOSEN if choosing else ()))
+    added = (*ADDED, *parts, *(judge.columns if judge else ()), *(CHOSEN if choosing else ()))
     written = write_turn_rows(ranked, out, added)
+    yield from told
     used = ", ".join(sorted(ranked["ranked_with"].unique().to_list())) or "nothing"
     yield f"{written:,} turns at {table['site_id'].n_unique():,} sites ranked with {used}"
     if judge:

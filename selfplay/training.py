@@ -1,11 +1,11 @@
-"""Learns the rule set and the ranking weights from judged turns, by measuring them as a run does."""
+"""Learns the rule set from judged turns, by measuring them as a run does; `training_ranker` learns the weights."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,15 +16,19 @@ from selfplay.atomic import replacing
 from selfplay.errors import UsageError
 from selfplay.judge.folder import read_folder
 from selfplay.judge.lessons import read_lessons
-from selfplay.signals.measure import SIGNALS, default_scorer, measure, signal_versions
+from selfplay.signals.cross import load_cross_encoder
+from selfplay.signals.embedding import load_embedder
+from selfplay.signals.measure import PARTS, SIGNALS, default_scorer, expected_versions, measure, signal_versions
+from selfplay.signals.tiers import SignalModels
 from selfplay.terminal import one_line
+from selfplay.wording import with_wording
 
 if TYPE_CHECKING:
     from filters.learning.learn import Judged
 
 
 def read_judged(path: Path) -> pl.DataFrame:
-    """Judged turns with their contexts, one row per turn.
+    """Judged turns with their contexts and the wording signals, one row per turn.
 
     Args:
         path: A folder as `judge.folder` reads it, or a file of rows as `selfplay judge` and `selfplay annotate` write
@@ -33,10 +37,10 @@ def read_judged(path: Path) -> pl.DataFrame:
     Raises:
         UsageError: A file is missing or not of this form.
     """
-    return read_lessons(path) if path.is_file() else read_folder(path)
+    return with_wording(read_lessons(path) if path.is_file() else read_folder(path))
 
 
-def read_signals(path: Path, table: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, object]]:
+def read_signals(path: Path, table: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, Any]]:
     """The table with signals kept earlier, and what measured them.
 
     Raises:
@@ -52,89 +56,109 @@ def read_signals(path: Path, table: pl.DataFrame) -> tuple[pl.DataFrame, dict[st
     return table.join(signals, on="id", how="left", maintain_order="left"), models
 
 
-def measured(table: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, object]]:
-    """The table with all signals, and what measured them."""
-    from selfplay.signals.embedding import load_embedder
+def measured(table: pl.DataFrame, tiers: Collection[str], models: SignalModels) -> tuple[pl.DataFrame, dict[str, Any]]:
+    """The table with the signals of these tiers, and what measured them."""
+    found: dict[str, Any] = {}
+    with ExitStack() as stack:
+        if "embedding" in tiers:
+            found["embedder"] = load_embedder()
+        if "likelihood" in tiers:
+            found["scorer"], found["template"] = default_scorer(models.scorer)
+            stack.callback(found["scorer"].close)
+        if "cross" in tiers and models.cross_encoder:
+            found["cross_encoder"] = load_cross_encoder(models.cross_encoder)
+        table = measure(table, tiers, **found)
+    return table, signal_versions(found.get("embedder"), found.get("template"), found.get("cross_encoder"))
 
-    scorer, template = default_scorer()
-    try:
-        embedder = load_embedder()
-        table = measure(table, ("embedding", "likelihood"), embedder=embedder, scorer=scorer, template=template)
-        return table, signal_versions(embedder, template)
-    finally:
-        scorer.close()
 
+def with_signals(
+    table: pl.DataFrame, kept: Path | None, models: SignalModels | None = None
+) -> tuple[pl.DataFrame, dict[str, Any]]:
+    """The table with all signals, from `kept` what is there, else measured and put there; and what measured them.
 
-def with_signals(table: pl.DataFrame, kept: Path | None) -> tuple[pl.DataFrame, dict[str, object]]:
-    """The table with all signals, from `kept` if that is there, else measured and put there; and what measured them."""
+    Raises:
+        UsageError: The file cannot be used, or was measured with other models than those named.
+    """
+    models = models or SignalModels()
+    named = {tier: expected_versions(tier, model) for tier, model in models.named.items()}  # a wrong name ends here
+    versions: dict[str, Any] = {}
     if kept is not None and kept.exists():
-        return read_signals(kept, table)
-    table, models = measured(table)
+        table, versions = read_signals(kept, table)
+        for tier, expected in named.items():
+            part = PARTS[tier]
+            if part in versions and versions[part] != expected[part]:
+                raise UsageError(
+                    f"{kept} was measured with the {part.replace('_', '-')} {versions[part].get('model')!r}, not "
+                    f"{models.named[tier]!r}; name another file with --signals, or delete it to measure anew"
+                )
+    tiers = [tier for tier in ("embedding", "likelihood", *models.named) if PARTS[tier] not in versions]
+    if not tiers:
+        return table, versions
+    table, found = measured(table, {*tiers}, models)
+    versions |= found
     if kept is not None:
-        columns = [name for names in SIGNALS.values() for name in names]
+        columns = [name for names in SIGNALS.values() for name in names if name in table.columns]
         with replacing(kept) as path:
-            table.select("id", *columns).write_parquet(path, metadata={"models": json.dumps(models)})
-    return table, models
+            table.select("id", *columns).write_parquet(path, metadata={"models": json.dumps(versions)})
+    return table, versions
+
+
+def refuse_unwritable(*paths: Path | None) -> None:
+    """Raises UsageError for a file that could not be written: measuring takes minutes, so find out before."""
+    for path in paths:
+        if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
+            raise UsageError(f"{path}: cannot be written; give a file in a folder that is there")
 
 
 def train(
     folder: Path,
-    rules: Path | None,
-    weights: Path | None,
+    rules: Path,
     kept: Path | None,
     *,
+    models: SignalModels | None = None,
     only: str | None = None,
     min_precision: Mapping[str, float] | None = None,
     apart: float = 0.2,
     seed: int = 0,
     ceiling: bool = True,
 ) -> None:
-    """Learns what a path is given for, and prints how good the rules are.
+    """Learns the rules and prints how good they are.
 
     Args:
         folder: Judged turns, as `read_judged` takes them.
         rules: Where the rule set goes.
-        weights: Where the ranking weights go.
         kept: Parquet of measured signals: taken from there if it exists, else put there. Measuring takes minutes,
             fitting seconds.
+        models: What measures.
         only: The one rule set to learn; nothing is measured for `text` alone.
         min_precision: What rules are to prove, by label.
         apart: Share of the conversations kept out of learning, where rules prove it.
         ceiling: Whether to fit boosted trees on the same features for comparison.
 
     Raises:
-        UsageError: Nothing to learn was named, a file cannot be read or written, or there is too little to learn from.
+        UsageError: A file cannot be read or written, or there is too little to learn from.
     """
-    if rules is None and weights is None:
-        raise UsageError("what to learn? Give -o FILE for the rules, --weights FILE or both")
     if find_spec("sklearn") is None:
         raise UsageError("training needs scikit-learn: pip install 'selfplay-turns[train]'")
+    if only == "text" and models is not None and models.named:
+        raise UsageError("--scorer-model: the set `text` measures nothing; leave one out")
     table = read_judged(folder)
-    for path in (rules, weights, kept):  # measuring takes minutes: find out now
-        if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
-            raise UsageError(f"{path}: cannot be written; give a file in a folder that is there")
-    if rules is not None:
-        with _one_line(folder):  # so is whether there is enough to learn from
-            divided(table, "text", apart, seed)
-    models: dict[str, object] = {}
-    if weights is not None or only != "text":
-        table, models = with_signals(table, kept)
-    with _one_line(folder):
-        if rules is not None:
-            from filters.features import SETS
-            from filters.learning import learn as rules_from
-            from selfplay.trained_shown import show
+    refuse_unwritable(rules, kept)
+    with one_line_for(folder):  # so is whether there is enough to learn from
+        divided(table, "text", apart, seed)
+    versions: dict[str, Any] = {}
+    if only != "text":
+        table, versions = with_signals(table, kept, models)
+    with one_line_for(folder):
+        from filters.features import SETS
+        from filters.learning import learn as rules_from
+        from selfplay.trained_shown import show
 
-            learned = rules_from.train(table, models, seed, min_precision or {}, apart, only)
-            learned.save(rules)
-            for name in [name for name in SETS if only is None and name not in learned.sets]:
-                print(f"{name}: not learned, too few sampled turns have all its signals", file=sys.stderr)
-            show(learned, _ceilings(table, apart, only, seed) if ceiling else {})
-        if weights is not None:
-            from rerank import learn as weights_from
-            from rerank import save_weights
-
-            save_weights(weights_from.train(table, measured_with=models), str(weights))
+        learned = rules_from.train(table, versions, seed, min_precision or {}, apart, only)
+        learned.save(rules)
+        for name in [name for name in SETS if only is None and name not in learned.sets]:
+            print(f"{name}: not learned, too few sampled turns have all its signals", file=sys.stderr)
+        show(learned, _ceilings(table, apart, only, seed) if ceiling else {})
 
 
 def divided(
@@ -160,7 +184,8 @@ def _ceilings(table: pl.DataFrame, apart: float, only: str | None, seed: int) ->
 
 
 @contextmanager
-def _one_line(folder: Path) -> Iterator[None]:
+def one_line_for(folder: Path) -> Iterator[None]:
+    """What learning from `folder` raises as ValueError, as a user's mistake."""
     try:
         yield
     except ValueError as error:

@@ -119,11 +119,10 @@ def test_scores_are_weighed_for_each_kind_of_turn(found: dict[str, Any]) -> None
 
 
 def test_every_text_signal_is_left_out_once(found: dict[str, Any]) -> None:
-    assert {"tier text", "anchors", "length", "question_copy"} < set(found["ablation"])
+    assert {"tier text", "anchors", "length", "tier wording", "pointing"} < set(found["ablation"])
     assert not any("pmi" in name or "embedding" in name for name in found["ablation"])
-    row = found["ablation"]["tier text"]
-    assert 0.4 < row["auc_near"][0] < 0.6  # text alone was measured: without it all of a fold are alike
-    assert row["auc_lost"][0] > 0.1
+    for tier in ("tier text", "tier wording"):  # these turns are plain: either tier tells them apart without the other
+        assert abs(found["ablation"][tier]["auc_lost"][0]) < 0.1
 
 
 def test_each_generator_is_left_out_once(found: dict[str, Any]) -> None:

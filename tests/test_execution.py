@@ -56,7 +56,7 @@ def selfplay(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Call:
 
         monkeypatch.setattr(execution, "stages", stages)
         monkeypatch.setattr(execution, "configure", lambda *_: (config, None))
-        monkeypatch.setattr(execution, "selecting", lambda job: select if job.judging else None)
+        monkeypatch.setattr(execution, "selecting", lambda job, _: select if job.judging else None)
         monkeypatch.setattr("sys.argv", ["selfplay", verb, source, "-o", "out", *arguments])
         with pytest.raises(SystemExit) as end:
             main()

@@ -173,7 +173,7 @@ def test_rows_that_carry_signals_are_decided_by_the_full_set_unless_text_is_aske
 def test_text_where_no_model_is_at_hand_and_full_refuses(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("selfplay.signals.tiers.obstacle", lambda tier, learned: f"no {tier} model here")
+    monkeypatch.setattr("selfplay.signals.tiers.obstacle", lambda tier, *_: f"no {tier} model here")
     result = invoke(source, "-o", tmp_path / "out.jsonl")
     assert result.exit_code == 0, result.output
     assert "without likelihood signals: no likelihood model here" in result.stderr

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 import filters
 from rerank import Weights, load_weights, rank
 from rerank.weights import TIER_SIGNALS, Model, Shape
+from selfplay.signals.sentences import sentences
 
 JUDGED = Path(filters.__file__).parent / "judged"
 ANSWER = "The panels add 240 kg to the roof, so the rafters need doubling. Ask a structural engineer first."
@@ -82,7 +83,8 @@ def test_copies_in_the_judged_contexts_never_beat_a_genuine_follow_up():
     for key in sorted({key for key, _, _ in rows}):
         messages = contexts[key]["messages"]
         answer, question = messages[-1]["content"], messages[-2]["content"]
-        rows += [(key, text, False) for text in (answer, question, max(answer.split("\n"), key=len))]
+        copies = {answer, question, max(answer.split("\n"), key=len), *sentences(answer)}
+        rows += [(key, text, False) for text in sorted(copies)]
     frame = pl.DataFrame(
         {
             "site_id": [key for key, _, _ in rows],
@@ -92,9 +94,12 @@ def test_copies_in_the_judged_contexts_never_beat_a_genuine_follow_up():
             "history": [[m["content"] for m in contexts[key]["messages"] if m["role"] == "user"] for key, _, _ in rows],
         }
     )
-    first = rank(frame).filter(pl.col("rank") == 1)
-    assert first["follow_up"].all()
-    assert len(first) > 200
+    flattered = pl.when("follow_up").then(-9.0).otherwise(9.0)
+    signals = [name for tier, names in TIER_SIGNALS.items() if tier != "text" for name in names]
+    for table_ in (frame, frame.with_columns(flattered.alias(name) for name in signals)):
+        first = rank(table_).filter(pl.col("rank") == 1)
+        assert first["follow_up"].all(), first.filter(~pl.col("follow_up"))["turn"].to_list()
+        assert len(first) > 200
 
 
 def test_flagged_rows_come_after_all_others():

@@ -55,7 +55,7 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Call:
 
     monkeypatch.setattr(execution, "stages", stages)
     monkeypatch.setattr(execution, "configure", lambda *_: (CONFIG, None))
-    monkeypatch.setattr(execution, "selecting", lambda job: judging.configure(job.judging)[0])
+    monkeypatch.setattr(execution, "selecting", lambda job, _: judging.configure(job.judging)[0])
     monkeypatch.setattr("filters.estimate.DRAWS", 20)
     monkeypatch.setattr("selfplay.pipeline.FLUSH_SITES", 3)
 

@@ -35,6 +35,12 @@ class Embedder:
         return np.ones((len(texts), 1), dtype=np.float32)
 
 
+def expected(tier: str, model: str | None = None) -> dict[str, Any]:
+    """What the models of this machine say of themselves."""
+    part = measure.PARTS[tier]
+    return {part: OWN[part] if model is None else {"model": model, "revision": None}}
+
+
 @pytest.fixture(autouse=True)
 def installed(monkeypatch: pytest.MonkeyPatch) -> None:
     """All tiers are there; the embedder is a fake one, and the scorer fails when it is loaded."""
@@ -43,13 +49,13 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> None:
         Embedder.loaded += 1
         return Embedder()
 
-    def fail() -> Any:
+    def fail(model: str | None = None) -> Any:
         raise EngineError("out of memory")
 
     Embedder.loaded = 0
     parts = {"embedding": "embedder", "likelihood": "scorer"}
     monkeypatch.setattr(tiers, "available_tiers", lambda: (frozenset({"text", *parts}), {}))
-    monkeypatch.setattr(tiers, "default_versions", lambda tier: {parts[tier]: OWN[parts[tier]]})
+    monkeypatch.setattr(tiers, "expected_versions", expected)
     monkeypatch.setattr(tiers, "load_embedder", load_embedder)
     monkeypatch.setattr(tiers, "default_scorer", fail)
 

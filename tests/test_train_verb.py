@@ -142,6 +142,7 @@ def lines(path: Path) -> list[dict[str, Any]]:
         (["--apart", "-0.1"], "--apart"),
         (["--set", "words"], "--set"),
         (["--seed", "-1"], "--seed"),
+        (["--set", "text", "--scorer-model", "x"], "--scorer-model: the set `text` measures nothing"),
     ],
 )
 def test_a_wrong_option_is_one_line(judged: Path, tmp_path: Path, options: list[str], message: str) -> None:
@@ -150,7 +151,7 @@ def test_a_wrong_option_is_one_line(judged: Path, tmp_path: Path, options: list[
 
 
 def test_nothing_to_write_is_one_line(judged: Path) -> None:
-    assert "what to learn? Give -o FILE" in mistake(judged)
+    assert "Missing option '-o'" in mistake(judged)
 
 
 def test_too_few_turns_are_one_line(judged: Path, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from selfplay.commands import options
     help="A set of the shipped rules, or your own file. [default: the shipped ones, full where the signals can be had]",
 )
 @options.tiers
+@options.scorer_model
 @click.option(
     "--drop", multiple=True, metavar="LABELS", help="Reject turns with one of these labels, e.g. malformed,generic."
 )

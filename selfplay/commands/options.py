@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -118,7 +119,24 @@ tiers = click.option(
     "--tiers", type=click.Choice(["auto", "text", "text+embedding", "all"]), default="auto", show_default=True,
     help="Signals to use: auto takes what the rows carry or this installation can measure.",
 )  # fmt: skip
-judging = stack(rules, weights, tiers)
+scorer_model = click.option(
+    "--scorer-model", metavar="NAME|self",
+    help="Model whose likelihoods are the signals, self for the one that wrote the turns; rules and weights must have "
+         "been learned with it. [default: smollm2-135m]",
+)  # fmt: skip
+cross_encoder = click.option(
+    "--cross-encoder", metavar="NAME",
+    help="sentence-transformers CrossEncoder, folder or Hugging Face id, for one more signal; the weights must have "
+         "been learned with it.",
+)  # fmt: skip
+signals = click.option(
+    "--signals", type=click.Path(path_type=Path), metavar="PARQUET",
+    help="Keep the measured signals here, and take them from here if they are there.",
+)  # fmt: skip
+training_scorer = click.option(
+    "--scorer-model", metavar="NAME", help="Measure likelihoods with this model. [default: smollm2-135m]"
+)
+judging = stack(rules, weights, tiers, scorer_model, cross_encoder)
 
 diversity = click.option(
     "--diversity", type=click.FloatRange(0, 1), default=0.0, show_default=True,

@@ -1,4 +1,4 @@
-"""`selfplay train`: rules, calibration and ranking weights from judged turns."""
+"""`selfplay train`: rules and calibration from judged turns."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import click
+
+from selfplay.commands import options
 
 
 class MinPrecision(click.ParamType):  # type: ignore[type-arg]
@@ -36,15 +38,17 @@ class MinPrecision(click.ParamType):  # type: ignore[type-arg]
 )
 @click.argument("judged", type=click.Path(path_type=Path), metavar="JUDGED")
 @click.option(
-    "-o", "--out", "--rules", "rules", type=click.Path(path_type=Path), metavar="FILE", help="Write the rule set here."
-)
-@click.option("--weights", type=click.Path(path_type=Path), metavar="FILE", help="Write the ranking weights here.")
-@click.option(
-    "--signals",
+    "-o",
+    "--out",
+    "--rules",
+    "rules",
     type=click.Path(path_type=Path),
-    metavar="PARQUET",
-    help="Keep the measured signals here, and take them from here if they are there.",
+    required=True,
+    metavar="FILE",
+    help="Write the rule set here.",
 )
+@options.signals
+@options.training_scorer
 @click.option(
     "--set",
     "only",
@@ -75,34 +79,36 @@ class MinPrecision(click.ParamType):  # type: ignore[type-arg]
 @click.option("--no-ceiling", is_flag=True, help="Do not fit boosted trees for comparison.")
 def command(
     judged: Path,
-    rules: Path | None,
-    weights: Path | None,
+    rules: Path,
     signals: Path | None,
+    scorer_model: str | None,
     only: str | None,
     min_precision: tuple[tuple[str | None, float], ...],
     apart: float,
     seed: int,
     no_ceiling: bool,
 ) -> None:
-    """Learn rules, calibration and ranking weights from the judged turns in JUDGED, and print how good the rules are.
+    """Learn rules and calibration from the judged turns in JUDGED, and print how good the rules are.
 
     JUDGED is a folder with contexts.jsonl and judged_turns.jsonl in the form of filters/judged, or a file that
     `selfplay judge` or `selfplay annotate` wrote. Signals are measured with the embedded SmolLM2-135M and MiniLM, an
-    hour for 4,000 turns on a CPU; what is learned is recorded with them.
+    hour for 4,000 turns on a CPU, or with --scorer-model; what is learned is recorded with them. Ranking weights are
+    learned by `selfplay train-ranker`, from the same --signals.
 
     Figures are of turns in conversations the figure's rules were not learned from. A rule is certified when the exact
     95 % lower bound of its precision on the conversations kept apart reaches --min-precision.
     """
     from filters.labels import Label
     from selfplay import training
+    from selfplay.signals.tiers import SignalModels
 
     wanted = {label.value: p for named, p in min_precision if named is None for label in Label}
     wanted |= {named: p for named, p in min_precision if named is not None}
     training.train(
         judged,
         rules,
-        weights,
         signals,
+        models=SignalModels(scorer_model),
         only=only,
         min_precision=wanted,
         apart=apart,

@@ -1,16 +1,18 @@
 """Adds the signal columns that filters and rerank read, for as many tiers as this install has.
 
 Tiers: `text` needs nothing and is measured by filters and rerank themselves; `embedding` needs sentence-transformers;
-`likelihood` needs an engine that scores. The shipped rules and weights were learned with SmolLM2-135M as scorer and
-MiniLM as embedder, whatever model wrote the turns: `signal_versions` says which ones measured, to be checked against
-what rules and weights record.
+`likelihood` needs an engine that scores; `cross` needs a cross-encoder, of which none is shipped. The shipped rules and
+weights were learned with SmolLM2-135M as scorer and MiniLM as embedder, whatever model wrote the turns:
+`signal_versions` says which ones measured, to be checked against what rules and weights record.
 """
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Collection, Mapping, Sequence
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -18,17 +20,25 @@ import polars as pl
 from selfplay.core import Message
 from selfplay.engines.base import Engine
 from selfplay.errors import SelfplayError
-from selfplay.signals import embedding, likelihood
+from selfplay.signals import cross, embedding, likelihood
+from selfplay.signals.cross import PairScorer
 from selfplay.signals.embedding import Embedder
 
 EMBEDDING_SIGNALS = embedding.SIGNALS
 LIKELIHOOD_SIGNALS = likelihood.SIGNALS
-SIGNALS: Mapping[str, tuple[str, ...]] = {"embedding": EMBEDDING_SIGNALS, "likelihood": LIKELIHOOD_SIGNALS}
+SIGNALS: Mapping[str, tuple[str, ...]] = {
+    "embedding": EMBEDDING_SIGNALS,
+    "likelihood": LIKELIHOOD_SIGNALS,
+    "cross": cross.SIGNALS,
+}
 CONTROL_SIGNALS = likelihood.CONTROL
 """Of the tier `control`: measured only where it is asked for, read by no shipped rule or weight."""
+PARTS: Mapping[str, str] = {"embedding": "embedder", "likelihood": "scorer", "cross": "cross_encoder"}
+"""What `signal_versions` calls the model that measures a tier."""
 _NEEDS = {
     "embedding": ("torch", "sentence_transformers"),
     "likelihood": ("torch", "transformers"),
+    "cross": ("torch", "sentence_transformers"),
 }
 
 
@@ -52,13 +62,14 @@ def measure(
     own_tokens: bool = False,
     own_logprobs: bool = False,
     skip_cut: bool = False,
+    cross_encoder: PairScorer | None = None,
 ) -> pl.DataFrame:
     """Adds (or replaces) the signal columns of `tiers`, float64, null where unknown; rows keep their order.
 
     Args:
         table: One row per candidate: `turn`, and `messages` (JSON text or list of dicts, ending with the assistant's)
             or `query` and `answer`. Rows without messages have no likelihood signals. `token_ids` optional.
-        tiers: Any of `text`, `embedding`, `likelihood`, `control`; `text` adds nothing here.
+        tiers: Any of `text`, `embedding`, `likelihood`, `cross`, `control`; `text` adds nothing here.
         embedder: What encodes; the process's MiniLM if None.
         scorer: The engine that scores; SmolLM2-135M in process if None, closed again.
         template: The scorer's `ChatTemplate`; needed with `scorer`.
@@ -68,6 +79,7 @@ def measure(
             pass is known.
         skip_cut: Turns cut at the token limit (`finish_reason` is `length`) get no likelihoods. They are the longest
             ones, and never chosen unless truncated ones are allowed.
+        cross_encoder: What scores turns and answers in pairs; needed for `cross`.
 
     Raises:
         SelfplayError: A tier that does not exist or is not installed, or a column that is missing.
@@ -75,14 +87,19 @@ def measure(
     """
     unknown = sorted(set(tiers) - {"text", *SIGNALS, "control"})
     if unknown:
-        raise SelfplayError(f"no signal tier {unknown[0]!r}; there are text, embedding, likelihood, control")
+        raise SelfplayError(f"no signal tier {unknown[0]!r}; there are text, {', '.join(SIGNALS)}, control")
     if "turn" not in table.columns:
         raise SelfplayError("no column `turn` to measure")
     contexts = _contexts(table)
     turns = [turn or "" for turn in table["turn"].to_list()]
     columns: dict[str, list[float | None]] = {}
-    if "embedding" in tiers:
+    if "cross" in tiers and cross_encoder is None:
+        raise SelfplayError("measuring the cross tier needs a cross-encoder")
+    if "embedding" in tiers or "cross" in tiers:
         queries, answers = _questions_and_answers(table, contexts)
+    if cross_encoder is not None and "cross" in tiers:
+        columns |= cross.cross_signals(turns, answers, cross_encoder)
+    if "embedding" in tiers:
         columns |= embedding.embedding_signals(turns, queries, answers, embedder or embedding.load_embedder())
     if {"likelihood", "control"} & set(tiers):
         if skip_cut and "finish_reason" in table.columns:
@@ -103,8 +120,11 @@ def missing_tiers(table: pl.DataFrame) -> list[str]:
     ]
 
 
-def signal_versions(embedder: Embedder | None = None, template: Any = None) -> dict[str, Any]:
-    """Who measured: `{"embedder": {"model", "revision"}, "scorer": {"model", "revision", "template_hash"}}`.
+def signal_versions(
+    embedder: Embedder | None = None, template: Any = None, cross_encoder: PairScorer | None = None
+) -> dict[str, Any]:
+    """Who measured: `{"embedder": {"model", "revision"}, "scorer": {"model", "revision", "template_hash"}}`, and
+    `"cross_encoder": {"model", "revision"}`.
 
     For `run.json`, and for rules and weights that are learned from these signals. A part that did not measure is
     left out.
@@ -116,30 +136,40 @@ def signal_versions(embedder: Embedder | None = None, template: Any = None) -> d
     if template is not None:
         tokenizer = template.tokenizer
         versions["scorer"] = _version(tokenizer.model, tokenizer.revision) | {"template_hash": tokenizer.template_hash}
+    if cross_encoder is not None:
+        versions["cross_encoder"] = _version(cross_encoder.model, None)
     return versions
 
 
-def default_versions(tier: str) -> dict[str, Any]:
-    """What `signal_versions` will say of the default model of a tier. Loads no weights; may get the scorer's files."""
-    if tier == "embedding":
-        return {"embedder": _version(embedding.DEFAULT_EMBEDDER, None)}
-    return signal_versions(None, default_template())
+def expected_versions(tier: str, model: str | None = None) -> dict[str, Any]:
+    """What `signal_versions` will say of a tier measured by `model`, or by the default one of the tier.
+
+    Loads no weights; may get the scorer's files.
+    """
+    if tier == "likelihood":
+        return signal_versions(None, scorer_template(model))
+    return {PARTS[tier]: _version(model or embedding.DEFAULT_EMBEDDER, None)}
 
 
 def _version(model: str, revision: str | None) -> dict[str, str | None]:
-    from selfplay.models import identity
+    from selfplay.models import fingerprint, identity
 
     name, pinned = identity(model)
+    if pinned is None and os.path.isdir(model):  # wherever it lies, it is the same model
+        name, pinned = os.path.basename(os.path.realpath(model)), fingerprint(Path(model))
     return {"model": name, "revision": revision or pinned}
 
 
-def mismatches(measured: Mapping[str, Any], learned: Mapping[str, Any], what: str = "weights") -> dict[str, str]:
+def mismatches(
+    measured: Mapping[str, Any], learned: Mapping[str, Any], what: str = "weights", asked: str | None = None
+) -> dict[str, str]:
     """Tiers whose signals another model measured than the one rules or weights were learned with, with the reason.
 
-    What `learned` does not record, or records as null, is not compared. `what` names it in the reason.
+    What `learned` does not record, or records as null, is not compared. `what` names it in the reason: `rules` or
+    `weights`; `asked` is the measuring model as the user typed it.
     """
     found: dict[str, str] = {}
-    for tier, part in (("embedding", "embedder"), ("likelihood", "scorer")):
+    for tier, part in PARTS.items():
         mine, theirs = measured.get(part), learned.get(part)
         if not mine or not isinstance(theirs, Mapping):
             continue
@@ -147,25 +177,41 @@ def mismatches(measured: Mapping[str, Any], learned: Mapping[str, Any], what: st
             if value is not None and mine.get(key) != value:
                 found[tier] = (
                     f"{part} {key} is {mine.get(key)!r}, but the {what} were learned with {value!r}; "
-                    f"use {what} that `selfplay train` learned with this {part}"
+                    f"{mend(tier, what, asked or mine['model'], theirs.get('model'))}"
                 )
                 break
     return found
 
 
-def default_scorer() -> tuple[Engine, Any]:
-    """SmolLM2-135M in process and its chat template: what the shipped rules and weights were learned with."""
+_OPTIONS = {"likelihood": "--scorer-model", "cross": "--cross-encoder"}
+
+
+def mend(tier: str, what: str, model: str, learned: str | None = None) -> str:
+    """What to do where a tier is measured by `model` but the rules or weights were learned with `learned`, or none."""
+    verb, file = ("train", "RULES") if what == "rules" else ("train-ranker", "WEIGHTS")
+    option = _OPTIONS.get(tier)
+    training = f"selfplay {verb} JUDGED -o {file}" + (f" {option} {model}" if option else "")
+    either = f"give {option} {learned}, or " if option and learned and learned != model else ""
+    return f"{either}learn {what} with {model} by `{training}` and give --{what} {file}"
+
+
+def default_scorer(model: str | None = None) -> tuple[Engine, Any]:
+    """A scorer in process and its chat template; SmolLM2-135M, of which the shipped rules and weights were learned.
+
+    Raises:
+        SelfplayError: The model cannot be had.
+    """
     from selfplay.engines.transformers import TransformersEngine
 
-    return TransformersEngine(likelihood.DEFAULT_SCORER), default_template()
+    return TransformersEngine(model or likelihood.DEFAULT_SCORER), scorer_template(model)
 
 
-def default_template() -> Any:
-    """The chat template of SmolLM2-135M."""
+def scorer_template(model: str | None = None) -> Any:
+    """The chat template of a scorer; of SmolLM2-135M if None."""
     from selfplay.prompting.templates import ChatTemplate
     from selfplay.prompting.tokenizer import load_tokenizer
 
-    return ChatTemplate(load_tokenizer(likelihood.DEFAULT_SCORER))
+    return ChatTemplate(load_tokenizer(model or likelihood.DEFAULT_SCORER))
 
 
 def _own(

@@ -5,23 +5,26 @@ The one place that `run`, `filter` and `rank` ask. The text tier needs nothing a
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
 
 from selfplay.engines.base import Engine
-from selfplay.errors import SelfplayError
+from selfplay.errors import SelfplayError, UsageError
 from selfplay.learned import Learned
 from selfplay.prompting.templates import ChatTemplate
+from selfplay.signals.cross import load_cross_encoder
 from selfplay.signals.embedding import load_embedder
 from selfplay.signals.measure import (
+    PARTS,
     SIGNALS,
     available_tiers,
     default_scorer,
-    default_versions,
+    expected_versions,
     measure,
+    mend,
     mismatches,
     missing_tiers,
 )
@@ -32,7 +35,39 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "text+embedding": ("embedding",),
     "all": ("embedding", "likelihood"),
 }
-"""What `--tiers` asks for beside the text tier. `auto` does without what cannot be had; the others must be met."""
+"""What `--tiers` asks for beside the text tier. `auto` does without what cannot be had; the others must be met.
+A cross-encoder's tier comes on top where one is named, and with `auto` and `all` where the weights know one."""
+
+
+@dataclass(frozen=True, slots=True)
+class SignalModels:
+    """The models that users may name to measure with.
+
+    Attributes:
+        scorer: Measures the likelihoods; None is SmolLM2-135M.
+        cross_encoder: Measures the cross tier; there is none by default.
+    """
+
+    scorer: str | None = None
+    cross_encoder: str | None = None
+
+    @property
+    def named(self) -> dict[str, str]:
+        """By tier, the models that were named."""
+        found = {"likelihood": self.scorer, "cross": self.cross_encoder}
+        return {tier: model for tier, model in found.items() if model is not None}
+
+
+def wanted(choice: str, learned: Learned, models: SignalModels) -> tuple[str, ...]:
+    """The tiers that `--tiers` asks for, with these weights and named models.
+
+    Raises:
+        UsageError: A scorer is named for a choice that scores nothing.
+    """
+    if models.scorer and "likelihood" not in CHOICES[choice]:
+        raise UsageError(f"--scorer-model measures likelihoods, which --tiers {choice} does without; leave one out")
+    known = choice in ("auto", "all") and PARTS["cross"] in learned.get("weights", {})
+    return (*CHOICES[choice], "cross") if models.cross_encoder or known else CHOICES[choice]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +85,7 @@ class Scorer:
     own_logprobs: bool = False
 
 
-def obstacle(tier: str, learned: Learned) -> str | None:
+def obstacle(tier: str, learned: Learned, models: SignalModels | None = None) -> str | None:
     """Why a tier cannot be measured here as rules and weights expect it; None if it can. Loads no weights of models.
 
     Raises:
@@ -59,26 +94,41 @@ def obstacle(tier: str, learned: Learned) -> str | None:
     missing = available_tiers()[1]
     if tier in missing:
         return missing[tier]
-    part = "embedder" if tier == "embedding" else "scorer"
-    records = {what: record for what, record in learned.items() if record.get(part)}
-    mine = default_versions(tier) if records else {}
+    model = (models or SignalModels()).named.get(tier)
+    if tier == "cross":
+        return _cross_obstacle(model, learned.get("weights", {}))
+    records = {what: record for what, record in learned.items() if record.get(PARTS[tier])}
+    mine = expected_versions(tier, model) if records else {}
     for what, record in records.items():
-        reasons = mismatches(mine, record, what)
+        reasons = mismatches(mine, record, what, model)
         if tier in reasons:
             return reasons[tier]
     return None
 
 
-def settle(choice: str, learned: Learned) -> tuple[tuple[str, ...], list[str]]:
+def _cross_obstacle(model: str | None, weights: Mapping[str, Any]) -> str | None:
+    known = weights.get(PARTS["cross"])
+    if model is None:
+        learned = f", which the weights were learned with: {known['model']}" if known else ""
+        return f"no cross-encoder is shipped; name one with --cross-encoder{learned}"
+    if not known:
+        return f"the weights were learned without a cross-encoder; {mend('cross', 'weights', model)}"
+    return mismatches(expected_versions("cross", model), weights, asked=model).get("cross")
+
+
+def settle(choice: str, learned: Learned, models: SignalModels | None = None) -> tuple[tuple[str, ...], list[str]]:
     """The tiers of a run, decided before it starts, and what is left out, one line each.
 
     Raises:
-        SelfplayError: A tier asked for by name cannot be had.
+        SelfplayError: A tier asked for by name, or by naming its model, cannot be had.
     """
-    reasons = {tier: obstacle(tier, learned) for tier in CHOICES[choice]}
+    models = models or SignalModels()
+    reasons = {tier: obstacle(tier, learned, models) for tier in wanted(choice, learned, models)}
+    for tier, reason in reasons.items():
+        if reason and (choice != "auto" or tier in models.named):
+            asked = f"--tiers {choice}: " if choice != "auto" else ""
+            raise SelfplayError(f"{asked}no {tier} signals: {reason}")
     notes = [f"no {tier} signals: {reason}" for tier, reason in reasons.items() if reason]
-    if notes and choice != "auto":
-        raise SelfplayError(f"--tiers {choice}: {notes[0]}")
     return ("text", *(tier for tier, reason in reasons.items() if not reason)), notes
 
 
@@ -98,6 +148,7 @@ class Measurer:
         reads: Collection[str] = tuple(SIGNALS),
         scorer: Scorer | None = None,
         skip_cut: bool = False,
+        models: SignalModels | None = None,
     ) -> None:
         """Nothing is loaded yet.
 
@@ -106,15 +157,24 @@ class Measurer:
             learned: What the models must be.
             optional: A tier that cannot be measured is noted and left out, else it is an error.
             reads: Tiers that the rules or weights read; others are not measured.
-            scorer: Scores instead of the default one; left open.
+            scorer: Scores instead of one of our own; left open.
+            models: The models that were named. Their tiers are never optional.
             skip_cut: Turns cut at the token limit get no likelihoods, since none of them will be chosen.
+
+        Raises:
+            SelfplayError: Rules or weights do not know a model that was named.
         """
         self.notes: list[str] = []
         self._unwanted = [name for tier, names in SIGNALS.items() if tier not in tiers for name in names]
         self._tiers = {tier for tier in tiers if tier in reads}
         self._learned = learned
-        self._optional = optional
         self._skip_cut = skip_cut
+        self._named = models or SignalModels()
+        self._optional = self._tiers - self._named.named.keys() if optional else set()
+        for tier in sorted(self._named.named.keys() & self._tiers):
+            reason = obstacle(tier, learned, self._named)
+            if reason:
+                raise SelfplayError(f"no {tier} signals: {reason}")
         self._models: dict[str, dict[str, Any]] = {}
         self._own: Engine | None = None
         if scorer is not None:
@@ -139,19 +199,21 @@ class Measurer:
                     self._models[tier] = self._load(tier)
                 table = measure(table, {tier}, skip_cut=self._skip_cut, **self._models[tier])
             except SelfplayError as error:
-                if not self._optional:
+                if tier not in self._optional:
                     raise SelfplayError(f"no {tier} signals: {error}") from None
                 self._tiers.remove(tier)
                 self.notes.append(f"without {tier} signals: {error}")
         return table
 
     def _load(self, tier: str) -> dict[str, Any]:
-        reason = obstacle(tier, self._learned)
+        reason = obstacle(tier, self._learned, self._named)
         if reason:
             raise SelfplayError(reason)
         if tier == "embedding":
             return {"embedder": load_embedder()}
-        self._own, template = default_scorer()
+        if tier == "cross":
+            return {"cross_encoder": load_cross_encoder(self._named.named[tier])}
+        self._own, template = default_scorer(self._named.scorer)
         return {"scorer": self._own, "template": template}
 
     def close(self) -> None:

@@ -1,0 +1,83 @@
+"""Learns the weights that rank turns, from judged turns, and says how well they rank those they did not see."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from selfplay.signals.tiers import SignalModels
+from selfplay.terminal import printable
+from selfplay.training import one_line_for, read_judged, refuse_unwritable, with_signals
+
+if TYPE_CHECKING:
+    from rerank.weights import Weights
+
+WIDTH = 80
+
+
+def train(folder: Path, out: Path, kept: Path | None, models: SignalModels, *, folds: int = 5, seed: int = 0) -> None:
+    """Learns weights for every set of tiers whose signals can be had, and prints their held-out figures.
+
+    Args:
+        folder: Judged turns, as `training.read_judged` takes them.
+        kept: Parquet of measured signals, as in `training.with_signals`.
+        folds: Of the cross-validation by conversation that the figures come from; below 2 there are none.
+
+    Raises:
+        UsageError: A file cannot be read or written, or there is too little to learn from.
+        SelfplayError: A model that was named cannot measure.
+    """
+    table = read_judged(folder)
+    refuse_unwritable(out, kept)
+    table, versions = with_signals(table, kept, models)
+    with one_line_for(folder):
+        from rerank import save_weights
+        from rerank.held_out import held_out, report, with_figures
+        from rerank.learn import train as learned_from
+
+        weights = learned_from(table, measured_with=versions)
+        if folds > 1:
+            weights = with_figures(weights, report(held_out(table, folds, seed)))
+        save_weights(weights, str(out))
+    show(weights, folds)
+
+
+def show(weights: Weights, folds: int, console: Console | None = None) -> None:
+    """Prints what the weights were learned from, and a table of the figures by tier set."""
+    if console is None:
+        console = Console(highlight=False)
+        if not console.is_terminal:
+            console = Console(highlight=False, width=WIDTH)
+    measured = ", ".join(escape(printable(str(part["model"]), 60)) for part in weights.measured_with.values())
+    console.print(f"{weights.training['rows']:,} judged turns; signals by {measured or 'the text tier alone'}")
+    if not weights.cv:
+        return
+    console.print(
+        f"held out by conversation, {folds} folds; AUC of follow_up, near: among follow_up, off_topic, generic"
+    )
+    for kind in ("sampled", "written"):
+        rows = [(name, figures[kind]) for name, figures in weights.cv.items() if kind in figures]
+        if not rows:
+            continue
+        console.print()
+        table = Table(box=box.SIMPLE_HEAD if console.is_terminal else None, pad_edge=False, show_edge=False)
+        table.add_column(f"{kind} turns ranked with", no_wrap=True)
+        for column in ("AUC near", "Spearman", "first", "random", "best"):
+            table.add_column(column, justify="right", no_wrap=True)
+        for name, figures in rows:
+            table.add_row(name, *_cells(figures))
+        console.print(table)
+    console.print(
+        "\nfirst: how often the turn ranked first is genuine, without a filter; a random one; any of the site"
+    )
+
+
+def _cells(figures: Mapping[str, Any]) -> list[str]:
+    names = ("auc_near", "spearman", "selected", "random", "oracle")
+    return [f"{figures[name]:.3f}" if name in figures else "–" for name in names]

@@ -1,0 +1,121 @@
+"""`selfplay train-ranker`: what it writes and prints, which models it refuses, and that a mistake is one line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from click.testing import CliRunner, Result
+
+from rerank import load_weights
+from selfplay import training
+from selfplay.cli import cli
+from selfplay.errors import UsageError
+from selfplay.signals.measure import SIGNALS
+from selfplay.signals.tiers import SignalModels
+from selfplay.training import read_judged, with_signals
+from tests.judged_turns import write_judged
+
+MODELS: dict[str, Any] = {
+    "embedder": {"model": "minilm", "revision": "e"},
+    "scorer": {"model": "small", "revision": "s", "template_hash": "t"},
+}
+
+
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_judged(tmp_path_factory.mktemp("judged"), conversations=30)
+
+
+@pytest.fixture
+def kept(judged: Path, tmp_path: Path) -> Path:
+    """Signals as if measured: the PMI tells the grade, the others are noise."""
+    table, rng = read_judged(judged), np.random.default_rng(0)
+    names = [name for tier in ("embedding", "likelihood") for name in SIGNALS[tier]]
+    signals = table.select("id").with_columns(pl.Series(name, rng.normal(size=len(table))) for name in names)
+    signals = signals.with_columns(answer_pmi=table["grade"] + rng.normal(0, 0.3, len(table)))
+    signals.write_parquet(tmp_path / "signals.parquet", metadata={"models": json.dumps(MODELS)})
+    return tmp_path / "signals.parquet"
+
+
+@pytest.fixture(autouse=True)
+def _no_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    def named(tier: str, model: str) -> dict[str, Any]:
+        return {"likelihood": {"scorer": {"model": model}}, "cross": {"cross_encoder": {"model": model}}}[tier]
+
+    monkeypatch.setattr(training, "expected_versions", named)
+    monkeypatch.setattr(training, "load_embedder", lambda: pytest.fail("an embedder was loaded"))
+    monkeypatch.setattr(training, "default_scorer", lambda model: pytest.fail("a scorer was loaded"))
+
+
+def train_ranker(*args: object) -> Result:
+    return CliRunner().invoke(cli, ["train-ranker", *map(str, args)])
+
+
+def test_it_writes_weights_with_their_figures_and_prints_them(judged: Path, kept: Path, tmp_path: Path) -> None:
+    done = train_ranker(judged, "-o", tmp_path / "w.json", "--signals", kept, "--folds", 3)
+    assert done.exit_code == 0, done.output
+    weights = load_weights(str(tmp_path / "w.json"))
+    assert weights.measured_with == MODELS
+    assert weights.tiers == {"text", "wording", "embedding", "likelihood"}
+    assert weights.training["rows"] == 240
+    fullest = weights.cv["text+wording+embedding+likelihood"]["sampled"]
+    assert fullest["selected"] > fullest["random"]
+    assert "240 judged turns; signals by minilm, small" in done.output
+    row = next(line for line in done.output.splitlines() if line.startswith("text+wording+likelihood "))
+    assert f"{weights.cv['text+wording+likelihood']['sampled']['spearman']:.3f}" in row.split()
+    assert max(map(len, done.output.splitlines())) <= 100
+
+
+def test_the_same_turns_give_the_same_file(judged: Path, kept: Path, tmp_path: Path) -> None:
+    for name in ("a.json", "b.json"):
+        assert train_ranker(judged, "-o", tmp_path / name, "--signals", kept, "--folds", 0).exit_code == 0
+    assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
+    assert load_weights(str(tmp_path / "a.json")).cv == {}
+
+
+def test_signals_of_another_scorer_are_refused(judged: Path, kept: Path, tmp_path: Path) -> None:
+    done = train_ranker(judged, "-o", tmp_path / "w.json", "--signals", kept, "--scorer-model", "large")
+    assert isinstance(done.exception, UsageError)
+    assert f"{kept} was measured with the scorer 'small', not 'large'; name another file" in str(done.exception)
+    assert not (tmp_path / "w.json").exists()
+
+
+def test_a_cross_encoder_is_measured_on_top_of_what_was_kept(
+    judged: Path, kept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Lengths:
+        model = "pairs"
+
+        def score(self, pairs: list[tuple[str, str]]) -> list[float]:
+            return [float(len(turn)) for turn, _ in pairs]
+
+    monkeypatch.setattr(training, "load_cross_encoder", lambda model: Lengths())
+    before = pl.read_parquet(kept)
+    table, versions = with_signals(read_judged(judged), kept, SignalModels(cross_encoder="pairs"))
+    assert table["cross_score"].drop_nulls().len() == table.filter(pl.col("turn").str.strip_chars() != "").height
+    assert versions == {**MODELS, "cross_encoder": {"model": "pairs", "revision": None}}
+    after = pl.read_parquet(kept)
+    assert after.select(before.columns).equals(before)
+    monkeypatch.setattr(training, "load_cross_encoder", lambda model: pytest.fail("measured again"))
+    monkeypatch.setattr(training, "expected_versions", lambda tier, model: {"cross_encoder": versions["cross_encoder"]})
+    assert with_signals(read_judged(judged), kept, SignalModels(cross_encoder="pairs"))[1] == versions
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["nowhere", "-o", "{}/w.json"], "nowhere"),
+        (["{judged}", "-o", "{}/no/folder/w.json"], "cannot be written"),
+        (["{judged}", "-o", "{}/w.json", "--signals", "{}"], "cannot be written"),
+    ],
+)
+def test_a_mistake_is_one_line(judged: Path, tmp_path: Path, args: list[str], message: str) -> None:
+    done = train_ranker(*(arg.replace("{judged}", str(judged)).replace("{}", str(tmp_path)) for arg in args))
+    assert isinstance(done.exception, UsageError)
+    assert message in str(done.exception)
+    assert "\n" not in str(done.exception)
