@@ -81,7 +81,6 @@ def pick(
     merits: Sequence[float],
     k: int,
     diversity: float,
-    copies: Sequence[bool] = (),
     vectors: npt.NDArray[np.float32] | None = None,
     worn: Worn | None = None,
 ) -> list[int]:
@@ -91,7 +90,6 @@ def pick(
         turns: Candidates of one site, best first: among equals the earlier one is picked.
         merits: In 0..1.
         diversity: 0 takes the first `k` by merit, 1 looks at redundancy alone.
-        copies: Turns that only repeat; they are picked when nothing else is left. None is, if empty.
         vectors: Unit-length embeddings, one row per turn; without them turns are compared by their words.
         worn: Of earlier sites. Not changed.
     """
@@ -101,10 +99,10 @@ def pick(
     picked: list[int] = []
     nearest = [0.0] * len(turns)
 
-    def order(place: int) -> tuple[bool, float, int]:
+    def order(place: int) -> tuple[float, int]:
         gain = (1 - diversity) * merits[place] - diversity * max(nearest[place], wear[place])
         # Rounded, so that the last digits of an embedder's batch decide nothing.
-        return not (copies and copies[place]), round(gain, 6), -place
+        return round(gain, 6), -place
 
     while left and len(picked) < k:
         best = max(left, key=order)

@@ -74,11 +74,13 @@ def fit(
     sampled_weight: float = 8.0,
     genuine: float = 0.4,
     without: Collection[str] = (),
+    sets: Collection[str] = TIER_SETS,
 ) -> dict[str, Model]:
     """One model per tier set whose signals the table has, by name of the set.
 
     Args:
         spoken: What `spoken_turns` gives.
+        sets: Those that are wanted.
         without: Signals to leave out, to see what they are worth.
     """
     written = spoken["source"] == "written" if "source" in spoken.columns else pl.repeat(False, len(spoken), eager=True)
@@ -88,7 +90,7 @@ def fit(
     if "label" in spoken.columns:
         target = (1 - genuine) * grade + genuine * (spoken["label"] == GENUINE).fill_null(False).to_numpy()
     models = {}
-    for name in TIER_SETS:
+    for name in (name for name in TIER_SETS if name in sets):
         signals = [signal for tier in name.split("+") for signal in TIER_SIGNALS[tier]]
         if all(signal in spoken.columns for signal in signals):
             known = spoken.select(pl.all_horizontal(_any_known(spoken, tier) for tier in name.split("+"))).to_series()

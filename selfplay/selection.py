@@ -16,8 +16,9 @@ import polars as pl
 from rerank.diversity import Worn, pick
 from rerank.rank import merit
 
-REASONS = ("flagged", "truncated", "below_minimum", "redundant", "lower_rank")
-"""`redundant`: of a better rank than a chosen one, or with room left, but too much like another that was chosen."""
+REASONS = ("flagged", "copy", "truncated", "below_minimum", "redundant", "lower_rank")
+"""`copy`: it only repeats the answer, a part of it or an earlier user message, and no rule said so. `redundant`: of a
+better rank than a chosen one, or with room left, but too much like another that was chosen."""
 UNBARRED = ("redundant", "lower_rank")
 """What turns that might have been chosen are told."""
 
@@ -33,7 +34,6 @@ class Choice:
     rows: list[int]
     turns: list[str]
     merits: list[float]
-    copies: list[bool]
     vectors: npt.NDArray[np.float32] | None
 
 
@@ -85,9 +85,12 @@ def encoder(tiers: Iterable[str]) -> Encode | None:
 def bar(table: pl.DataFrame, min_groundedness: float, allow_truncated: bool) -> pl.DataFrame:
     """With `rejected_for` for what may not be chosen at all, null for the rest."""
     genuine = pl.col("genuine").fill_null(True) if "genuine" in table.columns else pl.lit(True)
+    copy = pl.col("copy").fill_null(False) if "copy" in table.columns else pl.lit(False)
     return table.with_columns(
         rejected_for=pl.when(~genuine)
         .then(pl.lit("flagged"))
+        .when(copy)
+        .then(pl.lit("copy"))
         .when((pl.col("finish_reason") == "length").fill_null(False) & (not allow_truncated))
         .then(pl.lit("truncated"))
         .when(pl.col("groundedness").fill_null(0.0) < min_groundedness)
@@ -117,7 +120,6 @@ def choices(table: pl.DataFrame, k: int, diversity: float, encode: Encode | None
             pl.col("turn").fill_null(""),
             pl.col("rank"),
             merit(table.columns).fill_null(0.0).alias("_merit"),
-            (pl.col("copy").fill_null(False) if "copy" in table.columns else pl.lit(False)).alias("_copy"),
             pl.col("rejected_for").is_null().alias("_eligible"),
         )
         .filter("_eligible")
@@ -137,7 +139,6 @@ def choices(table: pl.DataFrame, k: int, diversity: float, encode: Encode | None
                 site["_row"].to_list(),
                 turns,
                 site["_merit"].to_list(),
-                site["_copy"].to_list(),
                 np.stack([vectors[turn] for turn in turns]) if compared else None,
             )
         )
@@ -146,7 +147,7 @@ def choices(table: pl.DataFrame, k: int, diversity: float, encode: Encode | None
 
 def take(site: Choice, k: int, diversity: float, worn: Worn | None) -> list[int]:
     """The rows that are chosen at a site; their turns are added to `worn`."""
-    places = pick(site.turns, site.merits, k, diversity, site.copies, site.vectors, worn)
+    places = pick(site.turns, site.merits, k, diversity, site.vectors, worn)
     if worn is not None:
         for place in places:
             worn.add(site.turns[place])

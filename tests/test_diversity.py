@@ -44,14 +44,6 @@ def test_what_earlier_sites_said_is_avoided_only_when_asked() -> None:
     assert pick(turns, [0.6, 0.5], 1, 0.3, worn=worn) == [1]
 
 
-def test_a_copy_is_picked_only_when_nothing_else_is_left() -> None:
-    worn = Worn()
-    worn.add("eggs boil")
-    turns = ["eggs boil for long?", "seven whole minutes of time"]
-    assert pick(turns, [0.1, 0.9], 1, 1.0, (False, True), worn=worn) == [0]
-    assert pick(turns, [0.1, 0.9], 2, 1.0, (False, True), worn=worn) == [0, 1]
-
-
 def test_wear_is_nothing_at_first_and_grows_with_use_in_steady_proportion() -> None:
     worn = Worn()
     assert worn.redundancy(PLAIN) == 0

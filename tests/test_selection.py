@@ -98,6 +98,14 @@ def test_turns_that_nobody_filtered_are_all_survivors() -> None:
     assert select(table, k=2)["selected"].to_list() == [True, True]
 
 
+def test_a_copy_is_never_chosen_not_even_where_nothing_else_is_left() -> None:
+    table = turns(("a", "p", 0.9), ("a", "q", 0.8), ("b", "r", 0.7)).with_columns(copy=pl.Series([True, False, True]))
+    for k in (1, 2):
+        found = select(table, k=k)
+        assert found["selected"].to_list() == [False, True, False]
+        assert found["rejected_for"].to_list() == ["copy", None, "copy"]
+
+
 RANKED = pl.Schema(
     dict(TURNS)
     | {

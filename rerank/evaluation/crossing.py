@@ -10,7 +10,7 @@ import polars as pl
 
 from rerank.learn import common_words, fit, spoken_turns
 from rerank.rank import rank
-from rerank.weights import Weights
+from rerank.weights import TIER_SETS, Weights
 
 
 def assign_folds(conversations: pl.Series, folds: int = 5, seed: int = 0) -> pl.Series:
@@ -42,17 +42,20 @@ class CrossValidation:
             common = common_words(others)
             self._prepared[number] = common, spoken_turns(others, common)
 
-    def rank(self, without: Collection[str] = (), only: pl.Series | None = None) -> pl.DataFrame:
+    def rank(
+        self, without: Collection[str] = (), only: pl.Series | None = None, sets: Collection[str] = TIER_SETS
+    ) -> pl.DataFrame:
         """The table as `rerank.rank` gives it, rows in their order.
 
         Args:
             without: Signals that the weights are learned without.
             only: Flags of the rows that are wanted; the others are learned from all the same.
+            sets: Tier sets that weights are learned for, where it is known which of them rank these rows.
         """
         parts = []
         for number, (common, spoken) in self._prepared.items():
             wanted = self._fold == number if only is None else (self._fold == number) & only
-            weights = Weights(fit(spoken, without=without, **self._options), common)
+            weights = Weights(fit(spoken, without=without, sets=sets, **self._options), common)
             parts.append(rank(self._table.filter(wanted), weights, self._by))
         return pl.concat(parts).sort("_row").drop("_row")
 

@@ -110,7 +110,8 @@ def ablation_of(ranked: pl.DataFrame, crossing: CrossValidation, sampled: pl.Ser
     }
     tiers = {f"tier {tier}": names for tier, names in present.items() if names}
     parts = {**tiers, **{name: [name] for names in present.values() for name in names}}
-    orders_without = {part: crossing.rank(names, sampled) for part, names in parts.items()}
+    used = ranked["ranked_with"].unique().to_list()
+    orders_without = {part: crossing.rank(names, sampled, used) for part, names in parts.items()}
     ranks = {part: -table["rank"].to_numpy().astype(np.float64) for part, table in orders_without.items()}
     selection = Selection(turns, {OURS: scores(ranked)[OURS], **ranks}, (), bootstrap)
     near = turns.near
