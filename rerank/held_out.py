@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from rerank.evaluation import figures
+from rerank.evaluation import assign_folds, figures
 from rerank.learn import train
 from rerank.rank import rank
 from rerank.weights import TIER_SETS, Weights
@@ -28,9 +28,7 @@ def held_out(table: pl.DataFrame, folds: int = 5, seed: int = 0, **options: Any)
         options: Go to `rerank.learn.train`.
     """
     by = "context" if "context" in table.columns else "site_id"
-    names = sorted(table[by].unique().to_list())
-    fold_of = dict(zip(names, np.random.default_rng(seed).permutation(len(names)) % folds, strict=True))
-    fold = table[by].replace_strict(fold_of, return_dtype=pl.Int64)
+    fold = assign_folds(table[by], folds, seed)
     parts: dict[str, list[pl.DataFrame]] = {}
     for number in sorted(fold.unique()):
         weights = train(table.filter(fold != number), **options)

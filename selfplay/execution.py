@@ -16,7 +16,7 @@ import click
 from selfplay import choosing, dataset, judging, pipeline, preferences, progress, selection, show, summary
 from selfplay.config import SampleConfig, SelectConfig
 from selfplay.core import Site
-from selfplay.engines.base import Engine
+from selfplay.engines.base import Engine, Scored
 from selfplay.engines.opening import check, open_engine
 from selfplay.errors import EngineError, TooManyBadRows, UsageError
 from selfplay.inputs.quarantine import Quarantine, parse_max_bad
@@ -180,6 +180,8 @@ def work(
     if not interrupt.now:
         judging_parts.finish(interrupt)
     session.judging_seconds = judging_parts.seconds
+    scored = getattr(engine, "scored", Scored())
+    session.scored_tokens, session.scored_cached = scored.tokens, scored.cached
     unjudged = next(run.unfinished(), None) is not None
     session.interrupted = session.interrupted or (interrupt.asked and unjudged)
     return session

@@ -46,7 +46,12 @@ class Progress(Protocol):
 
 @dataclass(slots=True)
 class Session:
-    """What one start of a run did."""
+    """What one start of a run did.
+
+    Attributes:
+        scored_tokens, scored_cached: What scoring on the sampling engine read, and found in its prefix cache, where
+            the engine tells.
+    """
 
     started: float = field(default_factory=time.time)
     sampling_seconds: float = 0.0
@@ -54,13 +59,18 @@ class Session:
     sites: int = 0
     candidates: int = 0
     completion_tokens: int = 0
+    scored_tokens: int = 0
+    scored_cached: int = 0
     failed: dict[str, str] = field(default_factory=dict)
     interrupted: bool = False
     error: EngineError | TooManyBadRows | None = None
 
     def as_json(self) -> dict[str, Any]:
         """For `run.json`."""
-        names = ("started", "sampling_seconds", "judging_seconds", "sites", "candidates", "completion_tokens")
+        names = (
+            "started", "sampling_seconds", "judging_seconds", "sites", "candidates", "completion_tokens",
+            "scored_tokens", "scored_cached",
+        )  # fmt: skip
         return {name: getattr(self, name) for name in names} | {"failed": len(self.failed), "ended": time.time()}
 
 

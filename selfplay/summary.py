@@ -92,9 +92,16 @@ def summarize(
         "variety": variety.measure(texts, (run.record["select"] or {}).get("diversity", 0.0)) if len(texts) else {},
         "labels": dict(labels.iter_rows()),
         "cached_share": totals["cached_tokens"] / max(1, prompt_tokens),
+        "scoring_cached_share": cached_while_scoring(sessions),
         "tokens_per_second": tokens / sampling_seconds if tokens and sampling_seconds else None,
         "surviving_turns_per_second": passed_share * candidates / seconds if candidates and seconds else None,
     }
+
+
+def cached_while_scoring(sessions: Sequence[Mapping[str, Any]]) -> float | None:
+    """Share of the tokens that scoring read on the sampling engine that its prefix cache held; None if none was."""
+    tokens, cached = (sum(s.get(name, 0) for s in sessions) for name in ("scored_tokens", "scored_cached"))
+    return cached / tokens if tokens else None
 
 
 def estimated_genuine(table: pl.DataFrame, rules: Rules, before: pl.Expr | None = None) -> dict[str, dict[str, Any]]:
@@ -168,6 +175,8 @@ def lines(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         hint = "raise --max-tokens, or give --allow-truncated"
         rows.insert(5, ("sites whose survivors were all cut", f"{idle}: {hint}"))
     rows[2:2] = rounds.lines(summary.get("rounds", {}))
+    if summary.get("scoring_cached_share") is not None:
+        rows.append(("cached share while scoring", f"{summary['scoring_cached_share']:.1%}"))
     if summary["tokens_per_second"] is not None:
         rows.append(("tokens/s while sampling", f"{summary['tokens_per_second']:.0f}"))
     if summary["surviving_turns_per_second"] is not None:

@@ -50,6 +50,9 @@ def test_counts(tmp_path: Path) -> None:
     assert found["labels"] == {"degenerate": 2, "follow_up": 1}
     assert found["cached_share"] == pytest.approx(40 / 150)
     assert found["tokens_per_second"] == 15
+    assert found["scoring_cached_share"] is None, "an engine that does not score, or does not tell"
+    scored = summarize(finished(tmp_path), RULES, [SESSION, {**SESSION, "scored_tokens": 200, "scored_cached": 150}])
+    assert dict(lines(scored))["cached share while scoring"] == "75.0%"
     assert found["surviving_turns_per_second"] == pytest.approx(0.2)
     before, after = found["estimated_genuine"]["before"], found["estimated_genuine"]["after"]
     assert (before["turns"], after["turns"]) == (3, 1)

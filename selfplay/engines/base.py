@@ -51,11 +51,6 @@ class Scored:
     tokens: int = 0
     cached: int = 0
 
-    @property
-    def cached_share(self) -> float | None:
-        """None where nothing was scored."""
-        return self.cached / self.tokens if self.tokens else None
-
 
 class Engine(Protocol):
     """A language model that samples and scores over a prefix cache.

@@ -138,6 +138,23 @@ def test_run_over_a_server(way: str, sglang_server: Server, smollm2: str, tmp_pa
 
 
 @pytest.mark.sglang
+def test_a_server_scores_what_it_sampled_from_its_cache(sglang_server: Server, tmp_path: Path) -> None:
+    selfplay(
+        "run", EXAMPLES, "-o", tmp_path / "out", "--engine", "sglang", "--base-url", sglang_server.url,
+        "--model", "smollm2-135m", "--scorer-model", "self", "--tiers", "all",
+        "--n", 4, "--limit", 3, "--max-tokens", 12, "--allow-truncated",
+    )  # fmt: skip
+    check_dataset(tmp_path / "out", 3, 4)
+    record = json.loads((tmp_path / "out" / "run.json").read_bytes())
+    share = record["summary"]["scoring_cached_share"]
+    print(f"cached share while scoring: {share:.1%}")
+    assert share > 0.5
+    parts = [pl.read_parquet(path) for path in (tmp_path / "out" / "turns").glob("*.parquet")]
+    spoken = pl.concat(parts).filter(pl.col("turn").str.strip_chars() != "")
+    assert spoken["answer_pmi"].is_not_null().all()
+
+
+@pytest.mark.sglang
 def test_run_launches_a_server_and_stops_it(sglang_python: str, smollm2: str, tmp_path: Path) -> None:
     arguments = [f"--server-arg={argument}" for argument in sglang_cpu.ARGUMENTS]
     selfplay(
