@@ -30,7 +30,7 @@ from filters.labels import Label
 from filters.learning import ceiling, learn
 from filters.learning.quality import report
 from filters.learning.search import fit_rules
-from selfplay.training import read_judged, read_signals
+from selfplay.learning.training import read_judged, read_signals
 
 ROOT = Path(__file__).parent.parent
 GENUINE = Label.FOLLOW_UP.value

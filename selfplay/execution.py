@@ -13,7 +13,8 @@ from typing import Any
 
 import click
 
-from selfplay import choosing, dataset, judging, pipeline, preferences, progress, selection, show, summary
+from selfplay import dataset, judging, pipeline, progress, summary
+from selfplay.choosing import in_order, preferences, selection
 from selfplay.config import SampleConfig, SelectConfig
 from selfplay.core import Site
 from selfplay.engines.base import Engine, Scored
@@ -30,6 +31,7 @@ from selfplay.rounds import summary as rounds
 from selfplay.rounds.parts import recover
 from selfplay.rounds.sampling import sample_until
 from selfplay.runs import Run
+from selfplay.showing import candidates as show
 from selfplay.signals.likelihood import DEFAULT_SCORER
 from selfplay.signals.measure import default_scorer, scorer_template
 from selfplay.signals.tiers import Scorer
@@ -221,7 +223,7 @@ def finish(
         summed = summary.counted(run)
     else:
         if job.judging.diversity and select is not None:
-            choosing.choose_in_order(run, select, selection.encoder(select.tiers))
+            in_order.choose_in_order(run, select, selection.encoder(select.tiers))
         dataset.write_dataset(run)
         in_rounds = config.until_survivors is not None
         # Hard sites have more candidates in later rounds; only the first says what one draw is worth.
@@ -266,7 +268,7 @@ def preview(job: Job, count: int) -> int:
         if not session.sites:
             quarantine.check()
         if select is not None and select.diversity:
-            choosing.choose_in_order(run, select, selection.encoder(select.tiers))
+            in_order.choose_in_order(run, select, selection.encoder(select.tiers))
         for number in run.parts("turns" if judge else "sampled"):
             show.candidates(run.read("turns" if judge else "sampled", number), run.read("sites", number))
         return 130 if session.interrupted else 0

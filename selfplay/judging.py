@@ -13,14 +13,14 @@ import polars as pl
 
 import filters
 import rerank
+from selfplay.choosing.selection import encoder, select
 from selfplay.config import SelectConfig
 from selfplay.learned import Learned, load_rules, load_weights
 from selfplay.pipeline import Judge
-from selfplay.selection import encoder, select
 from selfplay.signals.tiers import Measurer, Scorer, SignalModels, settle
+from selfplay.signals.wording import rank
 from selfplay.signals.writer import SELF
 from selfplay.tables import CONTEXT, with_context
-from selfplay.wording import rank
 
 
 @dataclass(frozen=True, slots=True)

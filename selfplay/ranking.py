@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 import rerank
-from selfplay import variety
-from selfplay.explained import explained, pages, refuse_unknown
+from selfplay.choosing import variety
+from selfplay.choosing.selection import bar, encoder, select
 from selfplay.inputs.quarantine import Quarantine
 from selfplay.inputs.turnrows import left_out, read_turn_rows, take_from_rows, write_turn_rows
 from selfplay.learned import load_weights
-from selfplay.selection import bar, encoder, select
+from selfplay.showing.ranking import explained, pages, refuse_unknown
 from selfplay.signals.measure import SIGNALS, available_tiers
 from selfplay.signals.tiers import Measurer, SignalModels, wanted
+from selfplay.signals.wording import WORDING, with_wording
 from selfplay.signals.writer import scorer_for
-from selfplay.wording import WORDING, with_wording
 
 if TYPE_CHECKING:
     from selfplay.judge_ranking import JudgeRanking
@@ -62,7 +62,7 @@ class Ranking:
 
 @dataclass(frozen=True, slots=True)
 class Choosing:
-    """What `selfplay.selection.select` is asked for."""
+    """What `selfplay.choosing.selection.select` is asked for."""
 
     select: int = 1
     diversity: float = 0.0

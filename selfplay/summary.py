@@ -11,7 +11,7 @@ from typing import Any
 import polars as pl
 
 from filters import Rules, estimate_genuine
-from selfplay import variety
+from selfplay.choosing import variety
 from selfplay.dataset import in_order
 from selfplay.rounds import summary as rounds
 from selfplay.runs import Run

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from filters.features import Features
 from filters.learning import ceiling, learn
 from filters.scores import LABELS
-from selfplay.training import read_judged
+from selfplay.learning.training import read_judged
 from tests.judged_turns import learn_roughly, write_judged
 
 

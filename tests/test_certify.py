@@ -14,7 +14,7 @@ from filters.labels import Label
 from filters.learning import learn
 from filters.rule import Certified, Rule, Threshold
 from filters.rules import Rules, RuleSet
-from selfplay.training import read_judged
+from selfplay.learning.training import read_judged
 from tests.judged_turns import learn_roughly, write_judged
 
 

@@ -25,7 +25,7 @@ from selfplay.evaluation import held_out, report
 from selfplay.evaluation.plot import SHOWN
 from selfplay.evaluation.scores import BASELINES, OURS
 from selfplay.evaluation.shown import decimal, interval, percent, show
-from selfplay.training import read_judged
+from selfplay.learning.training import read_judged
 from tests.judged_turns import learn_roughly, write_judged
 
 
@@ -232,7 +232,7 @@ def test_weights_learned_from_these_very_turns_are_told(judged: Path, tmp_path: 
 def test_without_matplotlib_all_but_the_plot_is_there(
     judged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("selfplay.evaluating.find_spec", lambda name: None)
+    monkeypatch.setattr("selfplay.evaluation.evaluating.find_spec", lambda name: None)
     done = evaluate(judged, "-o", tmp_path / "out", "--tiers", "text", "--no-learning")
     assert done.exit_code == 0
     assert "pip install 'selfplay-turns[plot]'" in done.stderr

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from selfplay.errors import UsageError
-from selfplay.training import read_judged
+from selfplay.learning.training import read_judged
 from tests.test_training import judged
 
 MESSAGES = [{"role": "user", "content": "Eggs?"}, {"role": "assistant", "content": "Eight minutes."}]

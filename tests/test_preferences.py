@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from selfplay.preferences import KINDS, pairs, write_pairs
+from selfplay.choosing.preferences import KINDS, pairs, write_pairs
 from selfplay.runs import Run
 from selfplay.tables import SITES
 

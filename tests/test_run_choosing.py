@@ -12,12 +12,12 @@ import polars as pl
 import pytest
 
 from selfplay import execution, judging
+from selfplay.choosing.selection import select
 from selfplay.cli import main
 from selfplay.config import SampleConfig
 from selfplay.core import Candidate, Draw
 from selfplay.engines.base import Engine, SampleRequest
 from selfplay.pipeline import Judge
-from selfplay.selection import select
 from tests.scripted import ScriptedEngine
 
 CONFIG = SampleConfig(source="s", source_hash="h", model="m", temperatures={1.0: 3}, seed=3)

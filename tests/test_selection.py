@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from selfplay.choosing import choose_in_order
+from selfplay.choosing.in_order import choose_in_order
+from selfplay.choosing.selection import REASONS, select
 from selfplay.config import SelectConfig, differences
 from selfplay.runs import Run
-from selfplay.selection import REASONS, select
 from selfplay.tables import TURNS
 
 

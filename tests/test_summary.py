@@ -9,7 +9,7 @@ import pytest
 
 from filters import load_rules
 from selfplay.runs import Run
-from selfplay.show import before_after
+from selfplay.showing.candidates import before_after
 from selfplay.summary import lines, summarize
 from selfplay.tables import SITES, TURNS
 

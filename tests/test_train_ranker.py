@@ -12,12 +12,12 @@ import pytest
 from click.testing import CliRunner, Result
 
 from rerank import load_weights
-from selfplay import training
 from selfplay.cli import cli
 from selfplay.errors import UsageError
+from selfplay.learning import training
+from selfplay.learning.training import read_judged, with_signals
 from selfplay.signals.measure import SIGNALS
 from selfplay.signals.tiers import SignalModels
-from selfplay.training import read_judged, with_signals
 from tests.judged_turns import write_judged
 
 MODELS: dict[str, Any] = {

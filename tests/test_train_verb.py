@@ -15,7 +15,7 @@ from rich.console import Console
 from filters import load_rules
 from selfplay.cli import cli
 from selfplay.errors import SelfplayError, UsageError
-from selfplay.trained_shown import show
+from selfplay.learning.shown import show
 from tests.judged_turns import learn_roughly, write_judged
 
 
@@ -182,5 +182,5 @@ def test_turns_that_teach_nothing_are_one_line(tmp_path: Path, change: dict[str,
 
 
 def test_without_scikit_learn_it_says_what_to_install(judged: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("selfplay.training.find_spec", lambda name: None)
+    monkeypatch.setattr("selfplay.learning.training.find_spec", lambda name: None)
     assert "pip install 'selfplay-turns[train]'" in mistake(judged, "-o", "r.json")

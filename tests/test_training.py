@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from selfplay.errors import UsageError
-from selfplay.training import read_judged, read_signals
+from selfplay.learning.training import read_judged, read_signals
 
 
 def judged(folder: Path, answer: str = "Eight minutes.", messages: bool = True) -> Path:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rerank.variety import compare, distinct, mean, self_bleu, words
-from selfplay import variety
+from selfplay.choosing import variety
 
 
 def test_figures_of_a_small_set() -> None:

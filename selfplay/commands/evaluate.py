@@ -63,7 +63,7 @@ def command(
     """
     if (rules or weights) and not no_learning:
         raise UsageError("--rules and --weights are for --no-learning; without it both are learned anew")
-    from selfplay.evaluating import evaluate
+    from selfplay.evaluation.evaluating import evaluate
     from selfplay.evaluation.shown import show
 
     found = evaluate(

@@ -39,7 +39,7 @@ def command() -> None:
 @click.option("--file", "as_file", is_flag=True, help="The rule file itself, to copy and edit.")
 def show(rules: str | None, name: str | None, as_json: bool, as_file: bool) -> None:
     """Print the rules as sentences, in order, with how often each was right on turns it was not learned from."""
-    from selfplay import rules_shown
+    from selfplay.showing import rules as rules_shown
 
     if as_file:
         click.echo(rules_shown.file_text(rules), nl=False)
@@ -54,7 +54,7 @@ def show(rules: str | None, name: str | None, as_json: bool, as_file: bool) -> N
 @command.command("features", epilog="Example: selfplay rules features | grep answer")
 def features() -> None:
     """List what a rule can test: name, range, meaning, and what it catches."""
-    from selfplay import rules_shown
+    from selfplay.showing import rules as rules_shown
 
     rules_shown.show_features()
 
@@ -72,6 +72,6 @@ def explain(file: str, key: str | None, row: int | None, rules: str | None, tier
     FILE is what `selfplay filter` takes. Each test stands with the value of this turn and whether it held, and with
     the words that met it; then what each feature adds to the score of each label.
     """
-    from selfplay.explaining import explain_row
+    from selfplay.showing.rules_explained import explain_row
 
     explain_row(file, key, row, rules, tiers, everything)

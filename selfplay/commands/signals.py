@@ -14,6 +14,6 @@ def command(names: tuple[str, ...], as_json: bool) -> None:
     All of them, or those whose name or tier is given. Signals of the text tier are computed while ranking; those of
     the other tiers are columns that `rank`, `filter` and `run` measure and write.
     """
-    from selfplay import signals_shown
+    from selfplay.showing import signals as signals_shown
 
     signals_shown.show(names, as_json)

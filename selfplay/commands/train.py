@@ -99,7 +99,7 @@ def command(
     95 % lower bound of its precision on the conversations kept apart reaches --min-precision.
     """
     from filters.labels import Label
-    from selfplay import training
+    from selfplay.learning import training
     from selfplay.signals.tiers import SignalModels
 
     wanted = {label.value: p for named, p in min_precision if named is None for label in Label}

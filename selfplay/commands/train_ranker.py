@@ -48,7 +48,7 @@ def command(
     ranked where a tier is missing; the file says which scorer, embedder and cross-encoder measured, and `rank` and
     `run` refuse it with others. Use it with --weights.
     """
-    from selfplay import training_ranker
+    from selfplay.learning import ranker
     from selfplay.signals.tiers import SignalModels
 
-    training_ranker.train(judged, out, signals, SignalModels(scorer_model, cross_encoder), folds=folds, seed=seed)
+    ranker.train(judged, out, signals, SignalModels(scorer_model, cross_encoder), folds=folds, seed=seed)

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 import polars as pl
 
 from rerank.diversity import same_text
+from selfplay.choosing.selection import UNBARRED
 from selfplay.config import SampleConfig, round_of
 from selfplay.core import Candidate
 from selfplay.models import published_as
@@ -21,7 +22,6 @@ from selfplay.pipeline import Judge
 from selfplay.plan import Planned
 from selfplay.rounds.cohorts import Key
 from selfplay.runs import Ordinals, Run
-from selfplay.selection import UNBARRED
 from selfplay.signals.measure import SIGNALS
 from selfplay.tables import TURNS, sites_table, turns_table
 

@@ -8,9 +8,9 @@ from typing import Any
 import polars as pl
 
 from rerank.diversity import same_text
+from selfplay.choosing.selection import UNBARRED
 from selfplay.config import SampleConfig
 from selfplay.runs import Run
-from selfplay.selection import UNBARRED
 
 
 def drawn_in(config: SampleConfig) -> pl.Expr:

@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from selfplay.learning.training import one_line_for, read_judged, refuse_unwritable, with_signals
 from selfplay.signals.tiers import SignalModels
 from selfplay.terminal import printable
-from selfplay.training import one_line_for, read_judged, refuse_unwritable, with_signals
 
 if TYPE_CHECKING:
     from rerank.weights import Weights

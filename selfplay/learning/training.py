@@ -20,8 +20,8 @@ from selfplay.signals.cross import load_cross_encoder
 from selfplay.signals.embedding import load_embedder
 from selfplay.signals.measure import PARTS, SIGNALS, default_scorer, expected_versions, measure, signal_versions
 from selfplay.signals.tiers import SignalModels
+from selfplay.signals.wording import with_wording
 from selfplay.terminal import one_line
-from selfplay.wording import with_wording
 
 if TYPE_CHECKING:
     from filters.learning.learn import Judged
@@ -152,7 +152,7 @@ def train(
     with one_line_for(folder):
         from filters.features import SETS
         from filters.learning import learn as rules_from
-        from selfplay.trained_shown import show
+        from selfplay.learning.shown import show
 
         learned = rules_from.train(table, versions, seed, min_precision or {}, apart, only)
         learned.save(rules)

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from filters.certify import least_proof
 from filters.labels import Label
-from selfplay.rules_shown import decimal, interval
+from selfplay.showing.rules import decimal, interval
 from selfplay.terminal import printable
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 
 from rerank.variety import Variety, compare, mean
-from selfplay.selection import UNBARRED
+from selfplay.choosing.selection import UNBARRED
 
 DRAWS = 5
 """Random turns are drawn so many times, by a hash of what they are, and their figures averaged."""

@@ -19,9 +19,9 @@ import polars as pl
 
 from rerank.diversity import same_text
 from rerank.rank import merit
+from selfplay.choosing.selection import UNBARRED
 from selfplay.dataset import flip, in_order, write_lines
 from selfplay.runs import Run
-from selfplay.selection import UNBARRED
 
 KINDS: Mapping[str, tuple[str, ...]] = {
     "survivors": ("survivors",),

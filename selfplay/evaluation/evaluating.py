@@ -15,10 +15,10 @@ from selfplay.errors import UsageError
 from selfplay.evaluation import held_out, report
 from selfplay.evaluation.held_out import WRITTEN, Say
 from selfplay.learned import load_rules, load_weights
+from selfplay.learning.training import read_judged, with_signals
 from selfplay.signals.measure import SIGNALS, mismatches
 from selfplay.signals.tiers import CHOICES
 from selfplay.terminal import one_line
-from selfplay.training import read_judged, with_signals
 
 KEPT = ("id", "context", "site_id", "source", "label", "grade", "fold", *held_out.SURVIVAL, "groundedness", "rank",
         "copy", "cut", "ranked_with")  # fmt: skip

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import polars as pl
 
 from rerank.diversity import Worn
+from selfplay.choosing.selection import Choice, Encode, bar, choices, take, tell
 from selfplay.config import SelectConfig
 from selfplay.runs import Run
-from selfplay.selection import Choice, Encode, bar, choices, take, tell
 
 READ = ("ordinal", "turn", "genuine", "p_genuine", "copy", "groundedness", "rank", "finish_reason")
 """What choosing needs of a part."""

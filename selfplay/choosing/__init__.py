@@ -1,0 +1,1 @@
+"""What of the ranked candidates becomes data: chosen turns, pairs, and what choosing cost in variety."""

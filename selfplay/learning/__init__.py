@@ -1,0 +1,1 @@
+"""Learns rules and ranking weights from judged turns."""
