@@ -30,7 +30,7 @@ def in_word(char: str) -> bool:
 def units(text: str) -> list[str]:
     """Units of a text, the slow and obvious way."""
     text = unicodedata.normalize("NFKC", text)
-    text = "".join(char for char in text if char not in "\u200b\u202e\u2066")
+    text = re.sub("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff]", "", text)
     inside = [in_word(before) and in_word(after) for before, after in zip(text, text[2:], strict=False)]
     text = "".join(
         char for char, joins in zip(text, [False, *inside, False], strict=False) if not (joins and char in "'’")
