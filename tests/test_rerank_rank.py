@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import filters
 from rerank import Weights, load_weights, rank
-from rerank.weights import TIER_SIGNALS, Model, Shape
+from rerank.weights import TIER_SETS, TIER_SIGNALS, Model, Shape
 from selfplay.signals.sentences import sentences
 
 JUDGED = Path(filters.__file__).parent / "judged"
@@ -224,5 +224,7 @@ def test_missing_columns_are_named():
 
 
 def test_the_shipped_weights_know_every_tier_set():
-    assert set(load_weights().models) == {"text", "text+embedding", "text+likelihood", "text+embedding+likelihood"}
+    shipped = {"text", "wording", "embedding", "likelihood"}
+    assert set(load_weights().models) == {name for name in TIER_SETS if set(name.split("+")) <= shipped}
+    assert len(load_weights().models) == 8
     assert load_weights().measured_with["scorer"]["model"] == "smollm2-135m"
