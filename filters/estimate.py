@@ -58,7 +58,7 @@ def estimate_genuine(
     """
     rules = load() if rules is None else rules
     features = compute(table) if features is None else features
-    why = _why(table, rules, features, generator, primed)
+    why = _why(table, rules, features, generator, primed) if len(table) else []
     if not len(table) or any(rule_set.calibration is None for rule_set in rules.sets.values()):
         return Estimate(float("nan"), float("nan"), float("nan"), True, "; ".join(["nothing to estimate from", *why]))
     p, replicated = _probabilities(features, rules)

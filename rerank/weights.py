@@ -163,9 +163,11 @@ def weights_from_json(raw: Any) -> Weights:
     """
     if not isinstance(raw, dict):
         raise WeightsError("the file must hold one JSON object")
-    if raw.get("schema_version") != SCHEMA_VERSION:
+    if "schema_version" not in raw:
+        raise WeightsError("no ranking weights as `selfplay train-ranker` writes them")
+    if raw["schema_version"] != SCHEMA_VERSION:
         raise WeightsError(
-            f"schema_version is {raw.get('schema_version')!r}, this version reads {SCHEMA_VERSION}; "
+            f"schema_version is {raw['schema_version']!r}, this version reads {SCHEMA_VERSION}; "
             "train again with `selfplay train-ranker`"
         )
     models = raw.get("models")

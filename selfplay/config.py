@@ -109,12 +109,13 @@ def turn_seed(run_seed: int, site_id: str, temperature: float, sample: int) -> i
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], path: str = "") -> list[str]:
-    """One line per setting whose value differs, nested ones as `a.b`."""
+    """One line per setting whose value differs, nested ones as `a.b`; None, or what is not there, is the default."""
     lines = []
     for key in sorted(old.keys() | new.keys()):
         before, now, name = old.get(key), new.get(key), f"{path}{key}"
         if isinstance(before, Mapping) and isinstance(now, Mapping):
             lines += differences(before, now, f"{name}.")
         elif before != now:
-            lines.append(f"{name}: {before!r} -> {now!r}")
+            told = ("default" if value is None else repr(value) for value in (before, now))
+            lines.append(f"{name}: {' -> '.join(told)}")
     return lines

@@ -14,7 +14,7 @@ from rerank.weights import TIER_SETS
 from selfplay.errors import SelfplayError, UsageError
 from selfplay.signals import measure as measuring
 from selfplay.signals import tiers
-from selfplay.signals.cross import cross_signals
+from selfplay.signals.cross import CrossEncoderScorer, cross_signals
 from selfplay.signals.measure import measure, missing_tiers, signal_versions
 from selfplay.signals.tiers import Measurer, SignalModels, settle, wanted
 
@@ -136,3 +136,14 @@ def test_weights_learned_with_it_use_it_and_fall_back_without() -> None:
 def test_every_set_has_text_and_the_fullest_comes_last() -> None:
     assert all(name.split("+")[0] == "text" for name in TIER_SETS)
     assert {*TIER_SETS[-1].split("+")} == {"text", "wording", *tiers.SIGNALS}
+
+
+def test_a_model_that_cannot_be_had_is_one_line_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(*_: object, **__: object) -> str:
+        raise OSError("no such host")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", unreachable)
+    sentence_transformers = pytest.importorskip("sentence_transformers")
+    monkeypatch.setattr(sentence_transformers, "CrossEncoder", lambda *_, **__: pytest.fail("tried to load it"))
+    with pytest.raises(UsageError, match=r"cannot get some/encoder .*, or give its folder$"):
+        CrossEncoderScorer("some/encoder")

@@ -245,7 +245,8 @@ def test_without_matplotlib_all_but_the_plot_is_there(
     [
         (["--rules", "r.json"], "--rules and --weights are for --no-learning"),
         (["--folds", "1"], "--folds"),
-        (["--signals", "nowhere/s.parquet"], "nowhere/s.parquet: cannot be written"),
+        (["--signals", "s.parquet"], "--tiers text measures none"),
+        (["--signals", "nowhere/s.parquet", "--tiers", "all"], "nowhere/s.parquet: cannot be written"),
         (["--folds", "70"], "60 conversations make no 70 folds"),
         (["--tiers", "auto"], "--tiers"),
         (["--no-learning", "--weights", "nowhere.json"], "nowhere.json"),

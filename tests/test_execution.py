@@ -167,7 +167,7 @@ def test_sites_are_given_up_after_the_budget_and_the_table_says_so(
     assert selfplay("run", config=rounds) == 0
     said = " ".join(capsys.readouterr().err.split())
     assert "candidates 15 candidates per site 5.0 (5 to 5)" in said
-    assert "sites through, by rounds 3 after 3" in said
+    assert "sites done, by rounds 3 after 3" in said
     assert "sites given up" in said
     assert "estimated genuine, first round" in said
     summary = json.loads(Path("out/run.json").read_bytes())["summary"]

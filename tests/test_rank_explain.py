@@ -115,3 +115,8 @@ def test_self_without_a_model_in_the_rows_is_one_line(source: Path) -> None:
     done = rank(source, "--scorer-model", "self")
     assert isinstance(done.exception, UsageError)
     assert "rows have no `model`" in str(done.exception)
+
+
+def test_an_id_given_twice_is_explained_once(source: Path, tmp_path: Path) -> None:
+    args = (source, "-o", tmp_path / "out.jsonl", "--tiers", "text", "--explain-id", "a")
+    assert rank(*args, "--explain-id", "a").stderr == rank(*args).stderr

@@ -139,3 +139,18 @@ def test_options_of_choosing_without_select_are_a_mistake(source):
     result = invoke(source, "--tiers", "text", "--diversity", "0.5")
     assert result.exit_code == 2
     assert "--select 1" in result.stderr
+
+
+def test_a_whole_number_is_a_site_id(tmp_path):
+    path, out = tmp_path / "turns.jsonl", tmp_path / "out.jsonl"
+    path.write_text("".join(json.dumps({**row, "site_id": 5}) + "\n" for row in ROWS))
+    assert "3 turns at 1 sites" in invoke(path, "-o", out, "--tiers", "text").stderr
+    assert sorted(row["rank"] for row in read(out)) == [1, 2, 3]
+    assert [row["site_id"] for row in read(out)] == [5, 5, 5]
+
+
+@pytest.mark.parametrize("option", ["--scorer-model", "--cross-encoder"])
+def test_a_model_without_a_name_is_refused(source, option):
+    done = invoke(source, option, " ")
+    assert done.exit_code == 2
+    assert f"'{option}': it is empty" in done.stderr

@@ -41,6 +41,7 @@ LENGTH = ("models", "text", "shapes", "length")
     [
         ([], "one JSON object"),
         (changed(("schema_version",), 2), "schema_version is 2"),
+        ({"sets": {}}, "no ranking weights as `selfplay train-ranker` writes them"),
         (changed(("models",), {}), "`text`"),
         (changed(("models", "images"), {}), "'images'"),
         (changed(("models", "text", "intercept"), "1"), "intercept: '1'"),

@@ -219,7 +219,7 @@ def test_a_run_from_before_there_was_diversity_is_the_same_run() -> None:
               "min_groundedness": 0.0, "allow_truncated": False}  # fmt: skip
     assert SelectConfig("r", "h", "w", "i", ("text",)).as_json() == before
     now = SelectConfig("r", "h", "w", "i", ("text",), select=2, diversity=0.3).as_json()
-    assert differences(before, now) == ["diversity: None -> 0.3", "select: None -> 2"]
+    assert differences(before, now) == ["diversity: default -> 0.3", "select: default -> 2"]
 
 
 rows = st.lists(
@@ -265,3 +265,15 @@ def test_at_most_k_per_site_and_a_reason_for_every_other(
     texts = dict(eligible.group_by("site_id").agg(pl.col("turn").n_unique()).iter_rows())
     counts = dict(chosen.group_by("site_id").len().iter_rows())
     assert counts == {site: min(k, n) for site, n in texts.items()}, "a site with an eligible survivor gets a turn"
+
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_a_blank_turn_is_never_selected(k: int) -> None:
+    found = select(turns(("a", "Why 7?", 0.9), ("a", " \n", 0.0), ("b", "", 0.0)), k=k)
+    assert found["selected"].to_list() == [True, False, False]
+    assert found["rejected_for"].to_list() == [None, "blank", "blank"]
+
+
+def test_a_default_is_called_so_in_a_difference() -> None:
+    assert differences({"select": 2}, {}) == ["select: 2 -> default"]
+    assert differences({"limit": None}, {"limit": 3}) == ["limit: default -> 3"]

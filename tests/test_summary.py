@@ -85,7 +85,7 @@ def test_no_candidate_chosen(tmp_path: Path) -> None:
         run.write("turns", number, run.read("turns", number).with_columns(selected=pl.lit(False)))
     found = summarize(run, RULES, [SESSION])
     assert found["selected"] == 0
-    assert "nothing to estimate" in dict(lines(found))["estimated genuine, selected"]
+    assert dict(lines(found))["estimated genuine, selected"] == "nothing to estimate from"
 
 
 def test_sites_that_lost_every_survivor_to_the_token_limit_are_named(tmp_path: Path) -> None:

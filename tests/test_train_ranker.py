@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from rerank import load_weights
 from selfplay.cli import cli
 from selfplay.errors import UsageError
-from selfplay.learning import training
+from selfplay.learning import ranker, training
 from selfplay.learning.training import read_judged, with_signals
 from selfplay.signals.measure import SIGNALS
 from selfplay.signals.tiers import SignalModels
@@ -112,6 +112,9 @@ def test_a_cross_encoder_is_measured_on_top_of_what_was_kept(
         (["nowhere", "-o", "{}/w.json"], "nowhere"),
         (["{judged}", "-o", "{}/no/folder/w.json"], "cannot be written"),
         (["{judged}", "-o", "{}/w.json", "--signals", "{}"], "cannot be written"),
+        (["{judged}", "-o", "{judged}/judged_turns.jsonl"], "that is the input"),
+        (["{judged}", "-o", "{}/w.json", "--signals", "{judged}/contexts.jsonl"], "that is the input"),
+        (["{judged}", "-o", "{}/w", "--signals", "{}/w"], "that is the file of --signals"),
     ],
 )
 def test_a_mistake_is_one_line(judged: Path, tmp_path: Path, args: list[str], message: str) -> None:
@@ -119,3 +122,11 @@ def test_a_mistake_is_one_line(judged: Path, tmp_path: Path, args: list[str], me
     assert isinstance(done.exception, UsageError)
     assert message in str(done.exception)
     assert "\n" not in str(done.exception)
+
+
+def test_folds_are_no_more_than_conversations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    few = write_judged(tmp_path, conversations=4)
+    monkeypatch.setattr(ranker, "with_signals", lambda table, kept, models: (table, {}))
+    done = train_ranker(few, "-o", tmp_path / "w.json", "--folds", 5)
+    assert done.exit_code == 0, done.output
+    assert "held out by conversation, 4 folds" in done.output

@@ -42,3 +42,18 @@ def test_kept_signals_must_cover_the_judged_turns(tmp_path: Path) -> None:
     kept.write_bytes(b"PAR1")
     with pytest.raises(UsageError, match="not measured signals"):
         read_signals(kept, table)
+
+
+def test_a_parquet_of_other_things_is_not_to_be_deleted(tmp_path: Path) -> None:
+    table, kept = read_judged(judged(tmp_path)), tmp_path / "mine.parquet"
+    pl.DataFrame({"id": ["a"]}).write_parquet(kept)
+    with pytest.raises(UsageError, match="not measured signals; name another file") as error:
+        read_signals(kept, table)
+    assert "delete" not in str(error.value)
+
+
+def test_what_is_no_folder_of_judged_turns_is_said_so(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="nowhere: no such file or folder"):
+        read_judged(tmp_path / "nowhere")
+    with pytest.raises(UsageError, match=r"holds contexts.jsonl and judged_turns.jsonl; contexts.jsonl is missing"):
+        read_judged(tmp_path)

@@ -109,3 +109,10 @@ def test_random_turns_are_as_many_per_site_as_chosen_and_always_the_same() -> No
     assert turns == variety.drawn(table, 3)
     assert turns != variety.drawn(table, 4)
     assert len(turns) == 5 + 1 + 1
+
+
+def test_nothing_to_compare_is_no_share_of_nought() -> None:
+    rows = {"site_id": "s", "turn": ["Why 7?", "7?"], "selected": [False, True], "rejected_for": ["flagged", None]}
+    told = dict(variety.lines(variety.measure(pl.DataFrame(rows))))
+    assert told["  distinct-2"].split() == ["–", "–", "–"]
+    assert told["  self-BLEU, high is uniform"].split() == ["0.00", "0.00", "0.00"]

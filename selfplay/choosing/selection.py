@@ -16,9 +16,10 @@ import polars as pl
 from rerank.diversity import Worn, pick
 from rerank.rank import merit
 
-REASONS = ("flagged", "copy", "truncated", "below_minimum", "redundant", "lower_rank")
-"""`copy`: it only repeats the answer, a part of it or an earlier user message, and no rule said so. `redundant`: of a
-better rank than a chosen one, or with room left, but too much like another that was chosen."""
+REASONS = ("flagged", "blank", "copy", "truncated", "below_minimum", "redundant", "lower_rank")
+"""`blank`: nothing but white space. `copy`: it only repeats the answer, a part of it or an earlier user message, and no
+rule said so. `redundant`: of a better rank than a chosen one, or with room left, but too much like another that was
+chosen."""
 UNBARRED = ("redundant", "lower_rank")
 """What turns that might have been chosen are told."""
 
@@ -86,9 +87,12 @@ def bar(table: pl.DataFrame, min_groundedness: float, allow_truncated: bool) -> 
     """With `rejected_for` for what may not be chosen at all, null for the rest."""
     genuine = pl.col("genuine").fill_null(True) if "genuine" in table.columns else pl.lit(True)
     copy = pl.col("copy").fill_null(False) if "copy" in table.columns else pl.lit(False)
+    blank = pl.col("turn").fill_null("").str.strip_chars() == "" if "turn" in table.columns else pl.lit(False)
     return table.with_columns(
         rejected_for=pl.when(~genuine)
         .then(pl.lit("flagged"))
+        .when(blank)
+        .then(pl.lit("blank"))
         .when(copy)
         .then(pl.lit("copy"))
         .when((pl.col("finish_reason") == "length").fill_null(False) & (not allow_truncated))

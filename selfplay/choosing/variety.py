@@ -86,7 +86,9 @@ def lines(measured: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("distinct_2", "distinct-2"),
         ("self_bleu", "self-BLEU, high is uniform"),
     ):
-        rows.append(row(f"  {what}", *(f"{getattr(one, name):.2f}" for one in columns)))
+        # No set with a word has distinct words of 0: there was nothing to compare, as where a drawn turn is blank.
+        nothing = name.startswith("distinct") and not any(getattr(one, name) for one in columns)
+        rows.append(row(f"  {what}", *("–" if nothing else f"{getattr(one, name):.2f}" for one in columns)))
     if lost(measured) > TOLERATED:
         more = RESTORING if measured["diversity"] < RESTORING else 1
         told = f"distinct-2 is {lost(measured):.0%} below a random survivor's; --diversity {more:g} restores it"

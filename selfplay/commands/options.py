@@ -46,6 +46,17 @@ class Temperatures(click.ParamType):  # type: ignore[type-arg]
         return found
 
 
+class Name(click.ParamType):  # type: ignore[type-arg]
+    """A model's name, which is not blank."""
+
+    name = "NAME"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not str(value).strip():
+            self.fail("it is empty; give a name, a folder or a Hugging Face id", param, ctx)
+        return str(value)
+
+
 max_bad = click.option(
     "--max-bad", metavar="COUNT|SHARE", help="End with exit code 3 when more rows are bad, e.g. 25 or 1%."
 )
@@ -120,12 +131,12 @@ tiers = click.option(
     help="Signals to use: auto takes what the rows carry or this installation can measure.",
 )  # fmt: skip
 scorer_model = click.option(
-    "--scorer-model", metavar="NAME|self",
+    "--scorer-model", type=Name(), metavar="NAME|self",
     help="Model whose likelihoods are the signals, self for the one that wrote the turns; rules and weights must have "
          "been learned with it. [default: smollm2-135m]",
 )  # fmt: skip
 cross_encoder = click.option(
-    "--cross-encoder", metavar="NAME",
+    "--cross-encoder", type=Name(), metavar="NAME",
     help="sentence-transformers CrossEncoder, folder or Hugging Face id, for one more signal; the weights must have "
          "been learned with it.",
 )  # fmt: skip
@@ -134,7 +145,7 @@ signals = click.option(
     help="Keep the measured signals here, and take them from here if they are there.",
 )  # fmt: skip
 training_scorer = click.option(
-    "--scorer-model", metavar="NAME", help="Measure likelihoods with this model. [default: smollm2-135m]"
+    "--scorer-model", type=Name(), metavar="NAME", help="Measure likelihoods with this model. [default: smollm2-135m]"
 )
 judging = stack(rules, weights, tiers, scorer_model, cross_encoder)
 

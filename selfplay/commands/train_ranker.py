@@ -22,6 +22,7 @@ from selfplay.commands import options
 @options.training_scorer
 @click.option(
     "--cross-encoder",
+    type=options.Name(),
     metavar="NAME",
     help="Also learn what this sentence-transformers CrossEncoder says, a folder or Hugging Face id.",
 )

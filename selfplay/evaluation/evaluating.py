@@ -57,6 +57,8 @@ def evaluate(
         raise UsageError(f"{judged}: every turn is `written`; selecting is evaluated on sampled ones")
     if learned is None and table["context"].n_unique() < folds:
         raise UsageError(f"{judged}: {table['context'].n_unique()} conversations make no {folds} folds")
+    if signals is not None and not CHOICES[tiers]:
+        raise UsageError(f"--signals {signals}: --tiers {tiers} measures none and reads none; leave one out")
     if signals is not None and not signals.absolute().parent.is_dir():  # measuring takes long: find out now
         raise UsageError(f"{signals}: cannot be written; give a file in a folder that is there")
     if out is not None:

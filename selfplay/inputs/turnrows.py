@@ -176,8 +176,8 @@ def _columns(value: Any, shape: str | None) -> tuple[str | None, dict[str, Any]]
         shape, _, messages, _ = take_apart(found, shape)
         context = _context(messages)
     site = row.get("site_id")
-    if isinstance(site, str):
-        context["site_id"] = site
+    if isinstance(site, str | int) and not isinstance(site, bool):
+        context["site_id"] = str(site)
     return shape, {
         "row": json.dumps(row),
         "id": given_id(row),

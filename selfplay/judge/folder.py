@@ -27,6 +27,11 @@ def read_folder(folder: Path) -> pl.DataFrame:
     Raises:
         UsageError: A file is missing or not of this form.
     """
+    if not folder.exists():
+        raise UsageError(f"{folder}: no such file or folder")
+    absent = [name for name in (CONTEXTS, TURNS) if not (folder / name).exists()]
+    if absent:
+        raise UsageError(f"{folder}: a folder of judged turns holds {CONTEXTS} and {TURNS}; {absent[0]} is missing")
     try:
         contexts = {row["id"]: row for row in map(json.loads, read_lines(folder / CONTEXTS))}
         rows = [

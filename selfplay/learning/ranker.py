@@ -34,7 +34,8 @@ def train(folder: Path, out: Path, kept: Path | None, models: SignalModels, *, f
         SelfplayError: A model that was named cannot measure.
     """
     table = read_judged(folder)
-    refuse_unwritable(out, kept)
+    refuse_unwritable(folder, out, kept)
+    folds = min(folds, table["context"].n_unique())
     table, versions = with_signals(table, kept, models)
     with one_line_for(folder):
         from rerank import save_weights

@@ -14,7 +14,8 @@ import polars as pl
 
 from selfplay.atomic import replacing
 from selfplay.errors import UsageError
-from selfplay.judge.folder import read_folder
+from selfplay.inputs.source import keep_apart
+from selfplay.judge.folder import CONTEXTS, TURNS, read_folder
 from selfplay.judge.lessons import read_lessons
 from selfplay.signals.cross import load_cross_encoder
 from selfplay.signals.embedding import load_embedder
@@ -49,8 +50,10 @@ def read_signals(path: Path, table: pl.DataFrame) -> tuple[pl.DataFrame, dict[st
     try:
         signals, models = pl.read_parquet(path), json.loads(pl.read_parquet_metadata(path)["models"])
         lacking = len(table.join(signals, on="id", how="anti"))
-    except (pl.exceptions.PolarsError, OSError, KeyError, ValueError) as error:
-        raise UsageError(f"{path}: not measured signals ({error}); delete it to measure anew") from None
+    except KeyError:  # somebody else's Parquet, which it would be a pity to delete
+        raise UsageError(f"{path}: not measured signals; name another file, or one that is not there yet") from None
+    except (pl.exceptions.PolarsError, OSError, ValueError) as error:
+        raise UsageError(f"{path}: not measured signals ({error}); name another file, or delete this one") from None
     if lacking:
         raise UsageError(f"{path} lacks {lacking} of {len(table)} turns; delete it to measure anew")
     return table.join(signals, on="id", how="left", maintain_order="left"), models
@@ -103,11 +106,19 @@ def with_signals(
     return table, versions
 
 
-def refuse_unwritable(*paths: Path | None) -> None:
-    """Raises UsageError for a file that could not be written: measuring takes minutes, so find out before."""
-    for path in paths:
+def refuse_unwritable(judged: Path, out: Path, kept: Path | None) -> None:
+    """Raises UsageError for files that could not be written, or only over what is needed: measuring takes minutes, so
+    find out before."""
+    for path in (out, kept):
         if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
             raise UsageError(f"{path}: cannot be written; give a file in a folder that is there")
+    if kept is not None and kept.resolve() == out.resolve():
+        raise UsageError(f"-o {out}: that is the file of --signals; give another place")
+    for source in (judged, judged / CONTEXTS, judged / TURNS):
+        if source.is_file():
+            keep_apart(str(source), out, "-o")
+            if kept is not None:
+                keep_apart(str(source), kept, "--signals")
 
 
 def train(
@@ -143,7 +154,7 @@ def train(
     if only == "text" and models is not None and models.named:
         raise UsageError("--scorer-model: the set `text` measures nothing; leave one out")
     table = read_judged(folder)
-    refuse_unwritable(rules, kept)
+    refuse_unwritable(folder, rules, kept)
     with one_line_for(folder):  # so is whether there is enough to learn from
         divided(table, "text", apart, seed)
     versions: dict[str, Any] = {}

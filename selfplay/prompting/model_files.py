@@ -26,10 +26,14 @@ FILES = (
 )
 SPECIAL_TOKEN_NAMES = ("bos_token", "eos_token", "pad_token", "unk_token", "sep_token", "cls_token", "mask_token")
 CONTEXT_LENGTH_KEYS = ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length", "n_ctx")
+EMBEDDED = "give its folder, or use the embedded model: `selfplay models get smollm2-135m`"
 
 
-def download(repo: str, revision: str | None) -> Path:
+def download(repo: str, revision: str | None, instead: str = EMBEDDED) -> Path:
     """The tokenizer's files of a Hugging Face model, from the cache where they are there.
+
+    Args:
+        instead: What else the user may do, where they cannot be had.
 
     Raises:
         UsageError: There is no such model, or it cannot be reached.
@@ -47,7 +51,7 @@ def download(repo: str, revision: str | None) -> Path:
         at = f" at revision {revision}" if revision else ""
         raise UsageError(
             f"cannot get {repo}{at} ({type(error).__name__}: {reason[:160]}); fetch it with `hf download {repo}`, "
-            "give its folder, or use the embedded model: `selfplay models get smollm2-135m`"
+            f"{instead}"
         ) from None
 
 

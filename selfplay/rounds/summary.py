@@ -65,7 +65,7 @@ def lines(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     wanted, most = summary["until_survivors"], summary["max_n"]
     rows = [
         ("candidates per site", f"{summary['candidates_per_site']:.1f} ({summary['fewest']} to {summary['most']})"),
-        ("sites through, by rounds", took),
+        ("sites done, by rounds", took),
         ("sites given up", f"{summary['given_up']} (fewer than {wanted} to choose from after {most} candidates)"),
     ]
     if summary["cached_share_again"] is not None:

@@ -21,7 +21,7 @@ def explained(ranked: pl.DataFrame, weights: rerank.Weights) -> pl.DataFrame:
 
 def pages(ranked: pl.DataFrame, weights: rerank.Weights, ids: Sequence[str]) -> Iterator[str]:
     """All that made the score of each turn that has one of these ids, as lines."""
-    for key in ids:
+    for key in dict.fromkeys(ids):
         for row in ranked.with_row_index().filter(pl.col("id") == key)["index"].to_list():
             candidates = int((ranked["site_id"] == ranked["site_id"][row]).sum())
             yield f"{key}: {one_line(ranked['turn'][row], SHOWN)}"

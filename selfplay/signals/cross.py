@@ -7,6 +7,7 @@ expects the passage. What the number means is the model's own: only weights lear
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Protocol
@@ -32,6 +33,7 @@ class CrossEncoderScorer:
 
     def __init__(self, model: str, device: str | None = None, batch_size: int = 32) -> None:
         from selfplay.models import quiet_loading, resolve
+        from selfplay.prompting.model_files import download
 
         try:
             from sentence_transformers import CrossEncoder
@@ -42,6 +44,8 @@ class CrossEncoderScorer:
         self.model = model
         self._batch_size = batch_size
         place = resolve(model)
+        if "/" in place and not os.path.isdir(place):  # loading would try a host that it cannot reach for a minute
+            download(place, None, "or give its folder")
         try:
             with quiet_loading():
                 self._encoder = CrossEncoder(place, device=device or "cpu", trust_remote_code=False)
