@@ -44,7 +44,7 @@ def test_rows_keep_order_and_columns_and_are_ranked_by_site(source, tmp_path):
     assert [row["id"] for row in rows] == [7, 8, 9]
     assert rows[0]["extra"] == {"a": [1]}
     assert [row["rank"] for row in rows] == [2, 1, 1]
-    assert all(0 <= row["groundedness"] <= 1 and row["ranked_with"] == "text" for row in rows)
+    assert all(0 <= row["groundedness"] <= 1 and row["ranked_with"] == "text+wording" for row in rows)
     assert "3 turns at 2 sites ranked with text" in result.stderr
 
 
@@ -67,7 +67,7 @@ def test_auto_without_models_ranks_by_text_and_says_why(source, tmp_path, monkey
     result = invoke(source, "-o", tmp_path / "out.jsonl")
     assert result.exit_code == 0
     assert "without embedding signals: torch not installed" in result.stderr
-    assert read(tmp_path / "out.jsonl")[0]["ranked_with"] == "text"
+    assert read(tmp_path / "out.jsonl")[0]["ranked_with"] == "text+wording"
 
 
 def test_tiers_asked_for_by_name_must_be_met(source, monkeypatch):
@@ -85,7 +85,7 @@ def test_signals_in_the_file_are_used_and_not_measured_again(tmp_path, monkeypat
     monkeypatch.setattr(tiers, "measure", lambda *a, **k: pytest.fail("measured again"))
     invoke(path, "-o", tmp_path / "out.jsonl", catch_exceptions=False)
     rows = read(tmp_path / "out.jsonl")
-    assert {row["ranked_with"] for row in rows} == {"text+embedding+likelihood"}
+    assert {row["ranked_with"] for row in rows} == {"text+wording+embedding+likelihood"}
     assert rows[0]["cos_query"] == 0.5
 
 
