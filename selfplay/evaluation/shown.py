@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from rich import box
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from selfplay.evaluation.scores import OURS
+from selfplay.showing.figures import console_for_figures, print_line, table_of
 from selfplay.terminal import printable
 
-WIDTH = 80
 LONGEST_NAME = 30
 SIGNALS_SHOWN = 10
 """Signals in the table of what each is worth; the file has all."""
@@ -23,34 +21,15 @@ Figure = Sequence[float | None]
 
 def show(found: Mapping[str, Any], console: Console | None = None) -> None:
     """Prints an evaluation as `evaluating.evaluate` gives it."""
-    console = _console() if console is None else console
+    console = console_for_figures() if console is None else console
     for line in _head(found):
-        _line(console, line)
+        print_line(console, line)
     _selection(console, found["selection"])
     _order(console, found["order"])
     if found.get("ablation"):
         _ablation(console, found["ablation"])
     for source, figures in found.get("left_out", {}).items():
         _left_out(console, source, figures)
-
-
-def _console() -> Console:
-    console = Console(highlight=False)
-    # In a pipe nothing is cut to whatever width the shell around it happens to have.
-    return console if console.is_terminal else Console(highlight=False, width=WIDTH)
-
-
-def _line(console: Console, text: str = "") -> None:
-    console.print(text, soft_wrap=not console.is_terminal)
-
-
-def _table(console: Console, *columns: str) -> Table:
-    style = box.SIMPLE_HEAD if console.is_terminal else None
-    table = Table(box=style, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
-    table.add_column(columns[0], no_wrap=True)
-    for column in columns[1:]:
-        table.add_column(column, justify="right", no_wrap=True)
-    return table
 
 
 def _head(found: Mapping[str, Any]) -> Iterator[str]:
@@ -67,15 +46,15 @@ def _head(found: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _selection(console: Console, found: Mapping[str, Any]) -> None:
-    _line(console)
-    _line(
+    print_line(console)
+    print_line(
         console,
         f"[bold]selection[/]: {found['turns']:,} sampled turns, {found['genuine']:.0%} genuine, at {found['sites']:,} "
         f"sites of {found['conversations']:,} conversations",
     )
-    _line(console, "share genuine of the turn selected from N candidates of a site")
+    print_line(console, "share genuine of the turn selected from N candidates of a site")
     few = [place for place, n in enumerate(found["n"][:-1]) if n > 1 and n & (n - 1) == 0][-3:]
-    table = _table(console, "", *(f"N={found['n'][place]}" for place in few), "all", f"{OURS} has more")
+    table = table_of(console, "", *(f"N={found['n'][place]}" for place in few), "all", f"{OURS} has more")
     for name, curve in found["curves"].items():
         more = found["minus"].get(name)
         table.add_row(
@@ -86,8 +65,8 @@ def _selection(console: Console, found: Mapping[str, Any]) -> None:
         )
     console.print(table)
     ratio, kept = interval(found["ratio_random"], digits=2), found["kept"]
-    _line(console, f"{ratio} times random, {percent(found['ratio_oracle'])} of the oracle")
-    _line(
+    print_line(console, f"{ratio} times random, {percent(found['ratio_oracle'])} of the oracle")
+    print_line(
         console,
         f"as a run selects, only whole turns that passed: at {percent(kept['sites'])} of the sites, "
         f"{interval(kept['genuine'])} genuine",
@@ -95,9 +74,9 @@ def _selection(console: Console, found: Mapping[str, Any]) -> None:
 
 
 def _order(console: Console, groups: Mapping[str, Any]) -> None:
-    _line(console)
-    _line(console, "[bold]order[/]: near is AUC of follow_up among follow_up, off_topic and generic")
-    table = _table(console, "groundedness of", "turns", "near", "AUC", "Spearman", "nDCG")
+    print_line(console)
+    print_line(console, "[bold]order[/]: near is AUC of follow_up among follow_up, off_topic and generic")
+    table = table_of(console, "groundedness of", "turns", "near", "AUC", "Spearman", "nDCG")
     for group, found in groups.items():
         for name, figures in found["scores"].items():
             first = name == "groundedness"
@@ -110,9 +89,9 @@ def _order(console: Console, groups: Mapping[str, Any]) -> None:
 
 
 def _ablation(console: Console, found: Mapping[str, Any]) -> None:
-    _line(console)
-    _line(console, "[bold]without a signal[/], weights learned anew: what is lost")
-    table = _table(console, "without", "selected", "lost", "near lost")
+    print_line(console)
+    print_line(console, "[bold]without a signal[/], weights learned anew: what is lost")
+    table = table_of(console, "without", "selected", "lost", "near lost")
     tiers = [name for name in found if name.startswith("tier ")]
     single = sorted((name for name in found if name not in tiers), key=lambda name: -(found[name]["auc_lost"][0] or 0))
     for name in (*tiers, *single[:SIGNALS_SHOWN]):
@@ -121,16 +100,16 @@ def _ablation(console: Console, found: Mapping[str, Any]) -> None:
         table.add_row(name, decimal(row["selected"][0], 3), *lost)
     console.print(table)
     if len(single) > SIGNALS_SHOWN:
-        _line(console, f"and {len(single) - SIGNALS_SHOWN} more signals, each with less AUC to lose")
+        print_line(console, f"and {len(single) - SIGNALS_SHOWN} more signals, each with less AUC to lose")
 
 
 def _left_out(console: Console, source: str, found: Mapping[str, Any]) -> None:
-    _line(console)
-    _line(console, f"[bold]{_safe(source)} left out[/]: {found['turns']:,} turns at {found['sites']:,} sites")
-    _line(console, "unseen: ranked by what written turns and other generators taught in other conversations")
+    print_line(console)
+    print_line(console, f"[bold]{_safe(source)} left out[/]: {found['turns']:,} turns at {found['sites']:,} sites")
+    print_line(console, "unseen: ranked by what written turns and other generators taught in other conversations")
     if found["no_rules"]:
-        _line(console, f"no rules without it: {_safe(found['no_rules'])}")
-    table = _table(console, "selected by", "seen", "unseen", "lost")
+        print_line(console, f"no rules without it: {_safe(found['no_rules'])}")
+    table = table_of(console, "selected by", "seen", "unseen", "lost")
     for way, row in found["selected"].items():
         lost = interval(row["lost"], signed=True, digits=2)
         table.add_row(way, *(interval(row[who], digits=2) for who in ("seen", "unseen")), lost)
@@ -138,7 +117,7 @@ def _left_out(console: Console, source: str, found: Mapping[str, Any]) -> None:
     for key, title in (("auc_near", "  its AUC near"), ("spearman", "  its Spearman")):
         table.add_row(title, interval(seen[key], digits=2), interval(unseen[key], digits=2), "")
     console.print(table)
-    _line(console, f"random {interval(found['random'], digits=2)}, oracle {interval(found['oracle'], digits=2)}")
+    print_line(console, f"random {interval(found['random'], digits=2)}, oracle {interval(found['oracle'], digits=2)}")
 
 
 def _name(source: str) -> str:

@@ -6,19 +6,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich import box
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from selfplay.learning.training import one_line_for, read_judged, refuse_unwritable, with_signals
+from selfplay.showing.figures import console_for_figures, table_of
 from selfplay.signals.tiers import SignalModels
 from selfplay.terminal import printable
 
 if TYPE_CHECKING:
     from rerank.weights import Weights
-
-WIDTH = 80
 
 
 def train(folder: Path, out: Path, kept: Path | None, models: SignalModels, *, folds: int = 5, seed: int = 0) -> None:
@@ -51,10 +48,7 @@ def train(folder: Path, out: Path, kept: Path | None, models: SignalModels, *, f
 
 def show(weights: Weights, folds: int, console: Console | None = None) -> None:
     """Prints what the weights were learned from, and a table of the figures by tier set."""
-    if console is None:
-        console = Console(highlight=False)
-        if not console.is_terminal:
-            console = Console(highlight=False, width=WIDTH)
+    console = console_for_figures() if console is None else console
     measured = ", ".join(escape(printable(str(part["model"]), 60)) for part in weights.measured_with.values())
     console.print(f"{weights.training['rows']:,} judged turns; signals by {measured or 'the text tier alone'}")
     if not weights.cv:
@@ -67,10 +61,8 @@ def show(weights: Weights, folds: int, console: Console | None = None) -> None:
         if not rows:
             continue
         console.print()
-        table = Table(box=box.SIMPLE_HEAD if console.is_terminal else None, pad_edge=False, show_edge=False)
-        table.add_column(f"{kind} turns ranked with", no_wrap=True)
-        for column in ("AUC near", "Spearman", "first", "random", "best"):
-            table.add_column(column, justify="right", no_wrap=True)
+        columns = ("AUC near", "Spearman", "first", "random", "best")
+        table = table_of(console, f"{kind} turns ranked with", *columns)
         for name, figures in rows:
             table.add_row(name, *_cells(figures))
         console.print(table)

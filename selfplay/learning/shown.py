@@ -5,20 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from rich import box
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from filters.certify import least_proof
 from filters.labels import Label
+from selfplay.showing.figures import console_for_figures, print_line, table_of
 from selfplay.showing.rules import decimal, interval
 from selfplay.terminal import printable
 
 if TYPE_CHECKING:
     from filters.rules import Rules, RuleSet
 
-WIDTH = 80
 GENUINE = Label.FOLLOW_UP.value
 MEASURES = ("precision", "recall", "f1")
 
@@ -29,34 +27,26 @@ def show(rules: Rules, ceilings: Mapping[str, Mapping[str, Any]], console: Conso
     Args:
         ceilings: What `filters.learning.ceiling.ceiling` found, by set; empty where it was not asked for.
     """
-    console = _console() if console is None else console
+    console = console_for_figures() if console is None else console
     training = rules.training
     sources = ", ".join(f"{n:,} {escape(printable(str(source)))}" for source, n in training["sources"].items())
-    _line(console, f"{training['turns']:,} judged turns of {training['conversations']:,} conversations ({sources})")
-    _line(
+    print_line(
+        console, f"{training['turns']:,} judged turns of {training['conversations']:,} conversations ({sources})"
+    )
+    print_line(
         console,
         f"{training['apart']:,} conversations kept apart to certify rules; the others in {training['folds']} folds",
     )
     for name, rule_set in rules.sets.items():
-        _line(console)
-        _line(console, f"[bold]{name}[/]: " + ", ".join(_counted(rule_set)))
+        print_line(console)
+        print_line(console, f"[bold]{name}[/]: " + ", ".join(_counted(rule_set)))
         for source, found in rule_set.held_out.items():
-            _line(console)
+            print_line(console)
             _labels(console, source, found)
             _confusion(console, found["confusion"])
-        _line(console)
+        print_line(console)
         for line in (*_p_genuine(rule_set), *_ceiling(rule_set, ceilings.get(name, {}))):
-            _line(console, line)
-
-
-def _console() -> Console:
-    console = Console(highlight=False)
-    # In a pipe nothing is cut to whatever width the shell around it happens to have.
-    return console if console.is_terminal else Console(highlight=False, width=WIDTH)
-
-
-def _line(console: Console, text: str = "") -> None:
-    console.print(text, soft_wrap=not console.is_terminal)
+            print_line(console, line)
 
 
 def _counted(rule_set: RuleSet) -> Iterator[str]:
@@ -71,19 +61,10 @@ def _counted(rule_set: RuleSet) -> Iterator[str]:
         yield "none certified (nothing was kept apart)"
 
 
-def _table(console: Console, columns: list[str]) -> Table:
-    style = box.SIMPLE_HEAD if console.is_terminal else None
-    table = Table(box=style, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
-    table.add_column(columns[0], no_wrap=True)
-    for column in columns[1:]:
-        table.add_column(column, justify="right", no_wrap=True)
-    return table
-
-
 def _labels(console: Console, source: str, found: Mapping[str, Any]) -> None:
     title = f"{escape(printable(source))}: {found['turns']:,} turns of {found['conversations']:,} conversations"
-    _line(console, title)
-    table = _table(console, ["label", "n", "precision", "recall", "F1"])
+    print_line(console, title)
+    table = table_of(console, "label", "n", "precision", "recall", "F1")
     for label, figures in found["labels"].items():
         table.add_row(label, f"{figures['n']:,}", *(_figure(figures[measure]) for measure in MEASURES))
     table.add_row("macro-F1", f"{found['turns']:,}", "", "", _figure(found["macro_f1"]))
@@ -91,7 +72,7 @@ def _labels(console: Console, source: str, found: Mapping[str, Any]) -> None:
 
 
 def _confusion(console: Console, confusion: Mapping[str, Mapping[str, int]]) -> None:
-    table = _table(console, ["judged \\ labelled", *(_short(label.value) for label in Label)])
+    table = table_of(console, "judged \\ labelled", *(_short(label.value) for label in Label))
     for label, given in confusion.items():
         table.add_row(label, *(str(given[other.value]) if given.get(other.value) else "·" for other in Label))
     console.print(table)
