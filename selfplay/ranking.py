@@ -15,7 +15,7 @@ from selfplay.inputs.quarantine import Quarantine
 from selfplay.inputs.turnrows import left_out, read_turn_rows, take_from_rows, write_turn_rows
 from selfplay.learned import load_weights
 from selfplay.showing.ranking import explained, pages, refuse_unknown
-from selfplay.signals.measure import SIGNALS, available_tiers
+from selfplay.signals.measure import CONTROL_SIGNALS, SIGNALS, available_tiers, default_scorer, measure
 from selfplay.signals.tiers import Measurer, SignalModels, wanted
 from selfplay.signals.wording import WORDING, with_wording
 from selfplay.signals.writer import scorer_for
@@ -48,6 +48,7 @@ class Ranking:
         tiers: As `--tiers`.
         scorer_model: Measures the likelihoods; None is the shipped one, `self` what wrote the turns.
         cross_encoder: Measures the cross tier; None leaves it out.
+        control: Also measures the control signals, which no weights read.
         explain: Adds the column `rank_explanation`.
         explain_ids: Rows that are explained in full in the lines about what was done.
     """
@@ -56,6 +57,7 @@ class Ranking:
     tiers: str = "auto"
     scorer_model: str | None = None
     cross_encoder: str | None = None
+    control: bool = False
     explain: bool = False
     explain_ids: tuple[str, ...] = ()
 
@@ -98,6 +100,8 @@ def rank_file(
     with Measurer(wanted(how.tiers, learned, models), learned, optional=how.tiers == "auto", models=models) as measurer:
         table = measurer(next(tables))
         yield from measurer.notes
+    if how.control:
+        table = _controlled(table, scorer)
     ranked = rerank.rank(with_wording(table), loaded)
     told = list(pages(ranked, loaded, how.explain_ids))
     parts = ("part_cross",) if ranked["part_cross"].is_not_null().any() else ()
@@ -108,7 +112,8 @@ def rank_file(
         ranked = judge(bar(ranked, choosing.min_groundedness, choosing.allow_truncated) if choosing else ranked)
     if choosing is not None:
         ranked = _chosen(ranked, choosing)
-    added = (*ADDED, *parts, *(judge.columns if judge else ()), *(CHOSEN if choosing else ()))
+    control = CONTROL_SIGNALS if how.control else ()
+    added = (*ADDED, *parts, *control, *(judge.columns if judge else ()), *(CHOSEN if choosing else ()))
     written = write_turn_rows(ranked, out, added)
     yield from told
     used = ", ".join(sorted(ranked["ranked_with"].unique().to_list())) or "nothing"
@@ -118,6 +123,14 @@ def rank_file(
     if choosing is not None:
         yield from _about(ranked, choosing.diversity)
     yield from left_out(quarantine)
+
+
+def _controlled(table: pl.DataFrame, scorer: str | None) -> pl.DataFrame:
+    engine, template = default_scorer(scorer)
+    try:
+        return measure(table, {"control"}, scorer=engine, template=template)
+    finally:
+        engine.close()
 
 
 def _chosen(ranked: pl.DataFrame, choosing: Choosing) -> pl.DataFrame:

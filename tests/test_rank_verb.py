@@ -6,9 +6,11 @@ import json
 import pytest
 from click.testing import CliRunner
 
+from selfplay import ranking
 from selfplay.cli import cli
 from selfplay.errors import SelfplayError, TooManyBadRows, UsageError
 from selfplay.signals import tiers
+from tests.test_measure import FakeScorer, FakeTemplate
 
 MESSAGES = [
     {"role": "user", "content": "Can I put solar panels on my old garage?"},
@@ -19,6 +21,11 @@ ROWS = [
     {"id": 8, "messages": MESSAGES, "turn": "Is 240 kg with the rafters doubled on one side still fine?"},
     {"id": 9, "messages": [*MESSAGES, *MESSAGES], "turn": "ok"},
 ]
+
+
+class ClosingScorer(FakeScorer):
+    def close(self):
+        pass
 
 
 @pytest.fixture
@@ -87,6 +94,20 @@ def test_signals_in_the_file_are_used_and_not_measured_again(tmp_path, monkeypat
     rows = read(tmp_path / "out.jsonl")
     assert {row["ranked_with"] for row in rows} == {"text+wording+embedding+likelihood"}
     assert rows[0]["cos_query"] == 0.5
+
+
+def test_the_control_is_measured_on_request_and_written(tmp_path, monkeypatch):
+    other = [{"role": "user", "content": "Which glue for a cup?"}, {"role": "assistant", "content": "Epoxy."}]
+    source, out = tmp_path / "turns.jsonl", tmp_path / "out.jsonl"
+    source.write_text("".join(json.dumps(row) + "\n" for row in (*ROWS[:2], ROWS[2] | {"messages": other})))
+    monkeypatch.setattr(ranking, "default_scorer", lambda model: (ClosingScorer(), FakeTemplate()))
+    invoke(source, "-o", out, "--tiers", "text", "--control", catch_exceptions=False)
+    gap = len(MESSAGES[-1]["content"]) - len("Epoxy.")
+    # The fake scorer's logprobs fall by one for each character before the turn.
+    assert [row["answer_pmi_swapped"] for row in read(out)] == [-gap, -gap, gap]
+    assert {row["ranked_with"] for row in read(out)} == {"text+wording"}
+    invoke(source, "-o", out, "--tiers", "text")
+    assert "answer_pmi_swapped" not in read(out)[0]
 
 
 def test_bad_rows_are_counted_and_too_many_write_nothing(tmp_path):

@@ -18,6 +18,8 @@ from selfplay.commands import judge_options, options
 @options.tiers
 @options.scorer_model
 @options.cross_encoder
+@click.option("--control", is_flag=True,
+              help="Also measure answer_pmi_swapped: answer PMI against another site's answer.")  # fmt: skip
 @click.option(
     "--explain", is_flag=True, help="Add `rank_explanation`: the signals that moved the score most, the anchors found."
 )
@@ -30,7 +32,7 @@ from selfplay.commands import judge_options, options
 @judge_options.ranking
 def command(
     file: str, out: str, quarantine: str | None, max_bad: str | None, weights: str | None, tiers: str,
-    scorer_model: str | None, cross_encoder: str | None, explain: bool, explain_ids: tuple[str, ...],
+    scorer_model: str | None, cross_encoder: str | None, control: bool, explain: bool, explain_ids: tuple[str, ...],
     select: int | None, diversity: float, min_groundedness: float, allow_truncated: bool, **judging: Any,
 ) -> int | None:  # fmt: skip
     """Adds groundedness (0..1) and rank (1 = best) to each row of FILE.
@@ -48,7 +50,7 @@ def command(
     """
     from selfplay.ranking import Choosing, Ranking, rank_file
 
-    how = Ranking(weights, tiers, scorer_model, cross_encoder, explain, explain_ids)
+    how = Ranking(weights, tiers, scorer_model, cross_encoder, control, explain, explain_ids)
     choosing = None
     if select is not None:
         choosing = Choosing(select, diversity, min_groundedness, allow_truncated)
