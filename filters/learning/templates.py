@@ -136,7 +136,7 @@ TEMPLATES = (
             _at_least("query_cover", 0.9),
             _at_most("new", 0),
             _at_most("answer_only", 0),
-            _at_least("content", 6),
+            _at_least("content", 4),
         ),
         certain=True,
     ),
