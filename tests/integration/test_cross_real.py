@@ -57,7 +57,7 @@ def test_scores_are_raw_repeatable_and_know_which_text_is_which(models: Path) ->
     [
         ("three", "3 outputs; one with a single score is needed"),
         ("bi", "no cross-encoder but a BertModel, whose score would be random"),
-        ("nowhere", "not loadable as a cross-encoder"),
+        ("nowhere", "is neither a folder nor a Hugging Face id"),
     ],
 )
 def test_what_is_no_cross_encoder_is_refused_in_one_line(models: Path, name: str, message: str) -> None:
