@@ -75,8 +75,11 @@ def test_run_with_the_embedded_models_and_all_signals(tmp_path: Path) -> None:
     check_dataset(tmp_path / "out", 4, 3)
     turns = candidates(tmp_path / "out")
     spoken = turns.filter(pl.col("turn").str.strip_chars() != "")
-    for signal in ("cos_answer_best", "answer_pmi", "role_ratio"):
-        assert spoken[signal].is_not_null().all(), signal
+    assert spoken["cos_answer_best"].is_not_null().all()
+    cut = spoken["finish_reason"] == "length"
+    assert 0 < cut.sum() < len(cut)
+    for signal in ("answer_pmi", "role_ratio"):
+        assert (spoken[signal].is_null() == cut).all(), "what will not be chosen is not scored"
     assert turns["seed"].is_not_null().all()
     assert "estimated genuine, selected" in done.stderr
     before = (tmp_path / "out" / "chosen.jsonl").stat().st_mtime_ns, candidates(tmp_path / "out")
