@@ -24,6 +24,7 @@ from selfplay.errors import SelfplayError
 from selfplay.signals import cross, embedding, likelihood
 from selfplay.signals.cross import PairScorer
 from selfplay.signals.embedding import Embedder
+from selfplay.tables import SAMPLED_STATE, states_column
 
 EMBEDDING_SIGNALS = embedding.SIGNALS
 LIKELIHOOD_SIGNALS = likelihood.SIGNALS
@@ -33,8 +34,6 @@ SIGNALS: Mapping[str, tuple[str, ...]] = {
     "cross": cross.SIGNALS,
 }
 STATE = likelihood.STATE
-SAMPLED_STATE = "sampled_state"
-"""What the scorer itself, as the sampler, gathered of its states; see `tables`."""
 CONTROL_SIGNALS = likelihood.CONTROL
 """Of the tier `control`: measured only where it is asked for, read by no shipped rule or weight."""
 PARTS: Mapping[str, str] = {"embedding": "embedder", "likelihood": "scorer", "cross": "cross_encoder"}
@@ -121,7 +120,7 @@ def measure(
         own = _own(table, own_tokens, own_logprobs)
         columns |= _likelihood(tiers, contexts, turns, *own, scorer, template, layer)
     return table.with_columns(
-        pl.Series(name, values, pl.List(pl.Float32) if name == STATE else pl.Float64)
+        states_column(name, values) if name == STATE else pl.Series(name, values, pl.Float64)
         for name, values in columns.items()
     )
 
