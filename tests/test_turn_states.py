@@ -86,7 +86,8 @@ def test_the_first_pass_is_the_samplers_where_it_gathered_the_state():
         assert found["turn_state"].to_list() == [[0.25, 1.0], [PREFIX, 1, 1, 3]]
         firsts = [r.continuations for r in scorer.requests if len(r.prefix) == PREFIX and r.prefix[-1] == 1]
         assert firsts == [((9,),)], "the turn whose state is not known is read, and no other"
-    assert measured(sampled([0.25], None), **OWN)["mean_logprob"].to_list() == [-1.0, -PREFIX]
+    # A logprob that is known stays, to the last bit, though the turn has to be read for its state.
+    assert measured(sampled([0.25], None), **OWN)["mean_logprob"].to_list() == [-1.0, -2.0]
 
 
 def test_a_samplers_logprobs_are_enough_where_no_state_can_be_had():

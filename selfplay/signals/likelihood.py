@@ -114,7 +114,7 @@ def likelihood_signals(
         contexts: Messages per row, ending with the assistant's; the same object or equal ones for one site.
         ids: Token ids of the turn where the scorer itself sampled it; None where the text is to be encoded.
         sampled: Logprobs (nats, temperature 1) of `ids` under the scorer after the context at the user header, where
-            they are known, with the state where one is wanted: the first pass, which is then not computed.
+            they are known: the first pass, which is then computed only for a state that is wanted and not known.
         layer: Of the scorer's layers (counted from 1), whose state is wanted. An engine that is no `base.Reader` gives
             null.
 
@@ -126,9 +126,9 @@ def likelihood_signals(
     columns: dict[str, list[Any]] = {name: [None] * len(turns) for name in names}
     bare = _score_bare({turn for key in sites.keys for turn in sites.turns(key)}, scorer, template)
     for chunk in _chunks(sites.keys, _SITES_PER_CALL):
-        known = [_known(sites, key, ids, sampled, layer, scorer) for key in chunk]
-        passes = _score([_requests(sites, key, own) for key, own in zip(chunk, known, strict=True)], scorer, layer)
-        for key, own, (first, second, third) in zip(chunk, known, passes, strict=True):
+        known = [_known(sites, key, ids, sampled) for key in chunk]
+        asked = [_requests(sites, key, _enough(own, scorer, layer)) for key, own in zip(chunk, known, strict=True)]
+        for key, own, (first, second, third) in zip(chunk, known, _score(asked, scorer, layer), strict=True):
             for row in sites.rows[key]:
                 turn = sites.tokens[row]
                 one = own[turn] if turn in own else first[turn]
@@ -137,7 +137,7 @@ def likelihood_signals(
                 for name, value in found.items():
                     columns[name][row] = value
                 if layer is not None:
-                    columns[STATE][row] = one.state
+                    columns[STATE][row] = first.get(turn, one).state
     return columns
 
 
@@ -156,11 +156,11 @@ def turn_states(
         return {STATE: column}
     sites = _sites(contexts, turns, ids, template)
     for chunk in _chunks(sites.keys, _SITES_PER_CALL):
-        known = [_known(sites, key, ids, sampled, layer, scorer) for key in chunk]
+        known = [_enough(_known(sites, key, ids, sampled), scorer, layer) for key in chunk]
         asked = [_requests(sites, key, own)[:1] for key, own in zip(chunk, known, strict=True)]
         for key, own, (first,) in zip(chunk, known, _score(asked, scorer, layer), strict=True):
             for row in sites.rows[key]:
-                column[row] = (own.get(sites.tokens[row]) or first[sites.tokens[row]]).state
+                column[row] = (own | first)[sites.tokens[row]].state
     return {STATE: column}
 
 
@@ -215,25 +215,24 @@ def _sites(
 
 
 def _known(
-    sites: Sites,
-    key: str,
-    ids: Sequence[Sequence[int] | None],
-    sampled: Sequence[Reading | None] | None,
-    layer: int | None = None,
-    scorer: Engine | None = None,
+    sites: Sites, key: str, ids: Sequence[Sequence[int] | None], sampled: Sequence[Reading | None] | None
 ) -> Readings:
     """Turns of a site whose first pass the sampler did; none where it saw a longer context than the scorer can."""
     if sampled is None or not sites.prefixes[key].whole:
         return {}
-    stateless = layer is None or not isinstance(scorer, Reader)
     found: Readings = {}
     for row in sites.rows[key]:
         own, reading = ids[row], sampled[row]
-        if own is None or reading is None or len(own) != len(reading.logprobs):
-            continue
-        if stateless or reading.state is not None:
+        if own is not None and reading is not None and len(own) == len(reading.logprobs):
             found.setdefault(sites.tokens[row], Reading(reading.logprobs[:MAX_TOKENS], reading.state))
     return found
+
+
+def _enough(known: Readings, scorer: Engine, layer: int | None) -> Readings:
+    """Those that need no first pass: with a state, where one is wanted and can be had."""
+    if layer is None or not isinstance(scorer, Reader):
+        return known
+    return {turn: reading for turn, reading in known.items() if reading.state is not None}
 
 
 def _requests(sites: Sites, key: str, known: Collection[Tokens]) -> list[tuple[Tokens | None, list[Tokens]]]:

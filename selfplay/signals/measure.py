@@ -85,7 +85,7 @@ def measure(
         own_tokens: The table's `token_ids` are of the scorer's own vocabulary (it sampled the turns itself), so that
             they are scored as they were drawn. Otherwise the turn's text is encoded.
         own_logprobs: The table's `token_logprobs` are the scorer's own too, after the same prompts, so that the first
-            pass is known; with `layer` only in rows where `sampled_state` is, of the same layer.
+            pass is known; and `sampled_state` are its states after `layer`.
         skip_cut: Turns cut at the token limit (`finish_reason` is `length`) get no likelihoods. They are the longest
             ones, and never chosen unless truncated ones are allowed.
         cross_encoder: What scores turns and answers in pairs; needed for `cross`.
