@@ -7,7 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 Message = Mapping[str, Any]
 """One message: `role` (system, user, assistant, tool) and `content` (str), plus whatever the template may want."""
@@ -103,6 +107,9 @@ class Candidate:
         completion_tokens: Tokens generated, the terminator included.
         cached_tokens: Prompt tokens not computed for this candidate, since a prefix cache held them.
         seeded: Whether `draw.seed` decided the outcome, so that it can be repeated.
+        state: float32 [hidden]: mean of the model's hidden state after one layer over the first tokens of `token_ids`,
+            where the engine was opened to gather it and read all of them; a turn cut at the limit has a last one that
+            was drawn and never read.
     """
 
     draw: Draw
@@ -113,3 +120,4 @@ class Candidate:
     completion_tokens: int
     cached_tokens: int
     seeded: bool
+    state: NDArray[np.float32] | None = field(default=None, compare=False)

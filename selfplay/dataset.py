@@ -14,6 +14,7 @@ import polars as pl
 
 from selfplay.atomic import replacing
 from selfplay.runs import Run, writing
+from selfplay.tables import SAMPLED_STATE
 
 FLIPPED = {"user": "assistant", "assistant": "user"}
 REJECTED = (
@@ -79,7 +80,8 @@ def turn_rows(run: Run) -> Iterator[dict[str, Any]]:
     """Rows `{"id", "messages", "turn", …}` of all sampled candidates, for `filter` and `rank`."""
     for number in run.parts("sampled"):
         sites = {row["site_id"]: row for row in run.read("sites", number).iter_rows(named=True)}
-        for turn in run.read("sampled", number).drop("token_ids", "token_logprobs", "ordinal").iter_rows(named=True):
+        turns = run.read("sampled", number).drop(SAMPLED_STATE, strict=False)
+        for turn in turns.drop("token_ids", "token_logprobs", "ordinal").iter_rows(named=True):
             site = sites[turn["site_id"]]
             key = f"{turn['site_id']}/{turn['temperature']:g}/{turn['sample']}"
             yield {"id": key, "messages": json.loads(site["messages"])} | turn

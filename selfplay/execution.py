@@ -24,7 +24,7 @@ from selfplay.inputs.quarantine import Quarantine, parse_max_bad
 from selfplay.inputs.source import keep_apart, readable
 from selfplay.interrupt import Interrupt
 from selfplay.job import Job, configure, read_sites
-from selfplay.learned import load_rules
+from selfplay.learned import load_rules, state_layer
 from selfplay.pipeline import Judge
 from selfplay.prompting.templates import ChatTemplate
 from selfplay.rounds import summary as rounds
@@ -32,7 +32,7 @@ from selfplay.rounds.parts import recover
 from selfplay.rounds.sampling import sample_until
 from selfplay.runs import Run
 from selfplay.showing import candidates as show
-from selfplay.signals.likelihood import DEFAULT_SCORER
+from selfplay.signals.likelihood import DEFAULT_SCORER, MAX_TOKENS
 from selfplay.signals.measure import default_scorer, scorer_template
 from selfplay.signals.tiers import Scorer
 from selfplay.signals.writer import SELF
@@ -64,7 +64,9 @@ def stages(
 ) -> Iterator[tuple[Engine, Judge | None]]:
     """The engine, and the judge of a job that has one; both closed at the end."""
     with ExitStack() as stack:
-        engine = open_engine(job.engine, config.model, log, share_cpu=job.judging is not None)
+        gathers = select is not None and scores_what_it_samples(job, config, select)
+        layer = state_layer(load_rules(job.judging.rules)) if gathers and job.judging else None
+        engine = open_engine(job.engine, config.model, log, job.judging is not None, layer, MAX_TOKENS)
         stack.callback(engine.close)
         if job.judging is None or select is None:
             yield engine, None
@@ -92,9 +94,18 @@ def own_scorer(
     if scorer != config.model or job.engine.revision is not None:
         return None
     if job.engine.device is None and job.engine.dtype == "auto":
-        own_logprobs = job.system == "keep"  # then the prompts that scoring renders are those of sampling
+        own_logprobs = scores_what_it_samples(job, config, select)
         return Scorer(engine, scorer_template(select.scorer_model), own_tokens=True, own_logprobs=own_logprobs)
     return Scorer(*default_scorer(select.scorer_model), own_tokens=True)
+
+
+def scores_what_it_samples(job: Job, config: SampleConfig, select: SelectConfig) -> bool:
+    """Whether the sampling engine is the scorer, and the prompts that scoring renders are those of sampling."""
+    options = job.engine
+    here = options.engine == "transformers" and options.revision is None and job.tokenizer is None
+    as_learned = options.device is None and options.dtype == "auto" and job.system == "keep"
+    same = (select.scorer_model or DEFAULT_SCORER) == config.model
+    return here and as_learned and same and "likelihood" in select.tiers
 
 
 def selecting(job: Job, generator: str) -> SelectConfig | None:

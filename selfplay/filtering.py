@@ -23,8 +23,8 @@ from selfplay.inputs.quarantine import Quarantine
 from selfplay.inputs.source import keep_apart
 from selfplay.inputs.turnrows import iter_turn_rows, left_out, take_from_rows, turn_row_writer
 from selfplay.keeping import Keeping
-from selfplay.learned import load_rules
-from selfplay.signals.measure import SIGNALS
+from selfplay.learned import load_rules, state_layer
+from selfplay.signals.measure import SIGNALS, STATE
 from selfplay.signals.tiers import CHOICES, Measurer, SignalModels
 from selfplay.signals.writer import scorer_for
 
@@ -87,6 +87,7 @@ def filter_file(source: str, out: str, how: Filtering, quarantine: Quarantine) -
                 optional=tiers == "auto",
                 reads=rules.tiers,
                 models=SignalModels(scorer),
+                layer=state_layer(rules),
             )
         )
         keep = stack.enter_context(turn_row_writer(out, columns))
@@ -94,7 +95,7 @@ def filter_file(source: str, out: str, how: Filtering, quarantine: Quarantine) -
         reject = stack.enter_context(turn_row_writer(rejects, (*columns, "rejected_for"))) if rejects else None
         for table in map(measurer, rows):
             features = compute(table)
-            table = how.keeping.rejected_for(label(table, rules, features))
+            table = how.keeping.rejected_for(label(table, rules, features).drop(STATE, strict=False))
             if how.explain:
                 table = table.with_columns(explanation(table, rules, features))
             statistics.add(table, features)

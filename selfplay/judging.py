@@ -15,12 +15,13 @@ import filters
 import rerank
 from selfplay.choosing.selection import encoder, select
 from selfplay.config import SelectConfig
-from selfplay.learned import Learned, load_rules, load_weights
+from selfplay.learned import Learned, load_rules, load_weights, state_layer
 from selfplay.pipeline import Judge
+from selfplay.signals.measure import STATE
 from selfplay.signals.tiers import Measurer, Scorer, SignalModels, settle
 from selfplay.signals.wording import rank
 from selfplay.signals.writer import SELF
-from selfplay.tables import CONTEXT, with_context
+from selfplay.tables import CONTEXT, SAMPLED_STATE, with_context
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +91,20 @@ def opened(config: SelectConfig, options: Options, scorer: Scorer | None = None)
     encode = encoder(config.tiers)
     models = SignalModels(config.scorer_model, config.cross_encoder)
     skip_cut = not config.allow_truncated
-    with Measurer(config.tiers, _learned(rules, weights), scorer=scorer, models=models, skip_cut=skip_cut) as measurer:
+    measuring = Measurer(
+        config.tiers,
+        _learned(rules, weights),
+        scorer=scorer,
+        skip_cut=skip_cut,
+        models=models,
+        layer=state_layer(rules),
+    )
+    with measuring as measurer:
 
         def judge(turns: pl.DataFrame, sites: pl.DataFrame) -> pl.DataFrame:
             table = measurer(with_context(turns, sites))
-            table = rank(filters.label(table, rules), weights, by="site_id")
+            labelled = filters.label(table, rules).drop(STATE, SAMPLED_STATE, strict=False)
+            table = rank(labelled, weights, by="site_id")
             # With diversity what is chosen here is provisional: a run chooses again once all sites are there.
             chosen = select(
                 table, config.min_groundedness, config.allow_truncated, config.select, config.diversity, encode

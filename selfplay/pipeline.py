@@ -28,7 +28,7 @@ from selfplay.models import published_as
 from selfplay.plan import Planned, plan
 from selfplay.prompting.templates import ChatTemplate
 from selfplay.runs import Parts, Run
-from selfplay.tables import sites_table, turns_table
+from selfplay.tables import SAMPLED_STATE, sites_table, turns_table
 
 FLUSH_SITES = 256
 FLUSH_SECONDS = 10.0
@@ -228,7 +228,10 @@ class Judging:
             self.seconds += time.monotonic() - began
 
     def _part(self, parts: Parts, number: int, then: Callable[[], None]) -> None:
-        parts.write("turns", number, self.judge(parts.read("sampled", number), parts.read("sites", number)))
+        sampled = parts.read("sampled", number)
+        parts.write("turns", number, self.judge(sampled, parts.read("sites", number)))
+        if parts is self._run and SAMPLED_STATE in sampled.columns:  # of rounds they are read once more
+            parts.write("sampled", number, sampled.drop(SAMPLED_STATE))
         then()
 
 

@@ -27,7 +27,9 @@ def counted(run: Run) -> dict[str, Any]:
     numbers = run.parts("sampled")
     if not numbers:
         return {"sites": 0, "candidates": 0, "completion_tokens": 0}
-    turns = pl.scan_parquet([run.path("sampled", number) for number in numbers])
+    # Parts that have not been judged may have a column more.
+    paths = [run.path("sampled", number) for number in numbers]
+    turns = pl.scan_parquet(paths, missing_columns="insert", extra_columns="ignore")
     counts = turns.select(
         pl.col("site_id").n_unique().alias("sites"), pl.len().alias("candidates"), pl.col("completion_tokens").sum()
     )

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
 from selfplay.core import Candidate, Message, Site
 from selfplay.engines.base import SampleRequest
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 SITES = pl.Schema(
     {
@@ -42,6 +46,9 @@ TURNS = pl.Schema(
         "cached_tokens": pl.Int64(),
     }
 )
+SAMPLED_STATE = "sampled_state"
+"""Beside these, only where an engine gathered states (`Candidate.state`), and only until the turns are judged: they are
+long."""
 CONTEXTS = pl.Schema(
     {
         "site_id": pl.String(),
@@ -80,30 +87,42 @@ def next_user(site: Site) -> str | None:
 
 
 def turns_table(sampled: Iterable[tuple[Site, Sequence[Candidate]]], model: str, primed: bool) -> pl.DataFrame:
-    """One row per candidate, ordered by site, temperature and sample."""
-    rows = [
-        {
-            "site_id": site.site_id,
-            "ordinal": site.ordinal,
-            "conversation_id": site.conversation.id,
-            "model": model,
-            "primed": primed,
-            "temperature": candidate.draw.temperature,
-            "sample": candidate.draw.sample,
-            "seed": candidate.draw.seed if candidate.seeded else None,
-            "turn": candidate.turn.encode(
-                "utf-8", "replace"
-            ).decode(),  # a server's JSON may hold half a surrogate pair
-            "token_ids": candidate.token_ids,
-            "token_logprobs": candidate.token_logprobs,
-            "finish_reason": candidate.finish_reason,
-            "completion_tokens": candidate.completion_tokens,
-            "cached_tokens": candidate.cached_tokens,
-        }
-        for site, candidates in sampled
-        for candidate in candidates
-    ]
-    return pl.DataFrame(rows, schema=TURNS).sort("ordinal", "temperature", "sample")
+    """One row per candidate, ordered by site, temperature and sample; with `SAMPLED_STATE` where any has a state."""
+    rows: list[dict[str, Any]] = []
+    states: list[NDArray[np.float32] | None] = []
+    for site, candidates in sampled:
+        rows += [_turn_row(site, candidate, model, primed) for candidate in candidates]
+        states += [candidate.state for candidate in candidates]
+    table = pl.DataFrame(rows, schema=TURNS)
+    if any(state is not None for state in states):
+        table = table.with_columns(states_column(SAMPLED_STATE, states))
+    return table.sort("ordinal", "temperature", "sample")
+
+
+def states_column(name: str, states: Sequence[NDArray[np.float32] | None]) -> pl.Series:
+    """Lists of float32, null where there is no state."""
+    # As series, since polars does not take arrays with nulls between them.
+    lists = [None if state is None else pl.Series(state, dtype=pl.Float32) for state in states]
+    return pl.Series(name, lists, dtype=pl.List(pl.Float32))
+
+
+def _turn_row(site: Site, candidate: Candidate, model: str, primed: bool) -> dict[str, Any]:
+    return {
+        "site_id": site.site_id,
+        "ordinal": site.ordinal,
+        "conversation_id": site.conversation.id,
+        "model": model,
+        "primed": primed,
+        "temperature": candidate.draw.temperature,
+        "sample": candidate.draw.sample,
+        "seed": candidate.draw.seed if candidate.seeded else None,
+        "turn": candidate.turn.encode("utf-8", "replace").decode(),  # a server's JSON may hold half a surrogate pair
+        "token_ids": candidate.token_ids,
+        "token_logprobs": candidate.token_logprobs,
+        "finish_reason": candidate.finish_reason,
+        "completion_tokens": candidate.completion_tokens,
+        "cached_tokens": candidate.cached_tokens,
+    }
 
 
 def context_columns(messages: Sequence[Message]) -> dict[str, Any]:

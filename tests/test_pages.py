@@ -10,7 +10,7 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from selfplay.engines.forward import BranchedRows, begin, choose_path, score_packed  # noqa: E402
+from selfplay.engines.forward import BranchedRows, begin, choose_path, read_packed  # noqa: E402
 from selfplay.engines.pages import Page, Pages  # noqa: E402
 
 torch.set_num_threads(1)
@@ -57,7 +57,8 @@ def expected(model: Any) -> list[list[list[float]]]:
 
 def score(model: Any, pages: Pages | None) -> list[list[list[float]]]:
     with torch.inference_mode():
-        return score_packed(model, [(prefix, TURNS) for prefix in PREFIXES], pages)
+        found = read_packed(model, [(prefix, TURNS) for prefix in PREFIXES], pages)
+    return [[reading.logprobs for reading in readings] for readings in found]
 
 
 def test_scores_are_those_of_the_plain_model(model: Any, expected: list[list[list[float]]]) -> None:

@@ -7,9 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from selfplay.core import Candidate, Draw, Message, Prompt, Sampling
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,20 @@ class ScoreRequest:
     continuations: tuple[tuple[int, ...], ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a model made of one continuation.
+
+    Attributes:
+        logprobs: Nats at temperature 1, one per token.
+        state: float32 [hidden]: mean over the continuation's tokens of the hidden state after the layer that was asked
+            for; None where none was, and of an empty continuation.
+    """
+
+    logprobs: list[float]
+    state: NDArray[np.float32] | None = None
+
+
 @dataclass(slots=True)
 class Scored:
     """What an engine's `score` has read so far.
@@ -63,7 +81,8 @@ class Engine(Protocol):
         seeded: True where `Draw.seed` decides the outcome.
         context_length: Tokens that prompt and completion together may have; None where the engine does not tell.
 
-    Engines that know how well their cache serves them while scoring also have `scored: Scored`.
+    Engines that know how well their cache serves them while scoring also have `scored: Scored`; those that can look
+    into the model are `Reader`s too.
     """
 
     name: str
@@ -100,4 +119,20 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Frees the model or stops the server this engine started. Safe to call twice."""
+        ...
+
+
+@runtime_checkable
+class Reader(Protocol):
+    """An engine that can tell what a layer of the model holds, besides logprobs."""
+
+    def read(self, requests: Sequence[ScoreRequest], layer: int) -> list[list[Reading]]:
+        """Logprobs as by `Engine.score`, and the mean state after `layer` (counted from 1), in the same pass.
+
+        Returns:
+            Per request, per continuation, one reading.
+
+        Raises:
+            EngineError: As `Engine.score`, or the model has no such layer.
+        """
         ...

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import torch
@@ -16,6 +17,7 @@ from selfplay.core import Candidate, Draw, Sampling
 from selfplay.engines.base import SampleRequest, SampleResult
 from selfplay.engines.draws import pick, uniforms
 from selfplay.engines.forward import Rows
+from selfplay.engines.states import RunningMean
 
 
 class Decodes(Protocol):
@@ -31,6 +33,7 @@ def decode_batch(
     limits: Sequence[int],
     eos: Sequence[int],
     tokenizer: Decodes,
+    state_tokens: int = 0,
 ) -> list[SampleResult]:
     """Draws every row of the batch to its end.
 
@@ -38,6 +41,7 @@ def decode_batch(
         rows: Prefilled; as many rows per request as it has draws, in their order.
         limits: Most tokens per request.
         eos: Tokens that end any turn, besides the request's own stops.
+        state_tokens: Tokens of a turn that count for its mean state, where the rows watch a layer.
     """
     owners = [number for number, request in enumerate(requests) for _ in request.draws]
     draws = [draw for request in requests for draw in request.draws]
@@ -52,6 +56,7 @@ def decode_batch(
     ended = torch.zeros(len(draws), dtype=torch.bool)
     present = torch.arange(len(draws))  # the rows that are still computed
     alive = torch.ones(len(draws), dtype=torch.bool)
+    means = RunningMean(len(draws), state_tokens)
 
     for step in range(int(limit.max())):
         here = present.to(device)
@@ -76,6 +81,8 @@ def decode_batch(
             rows.keep(left)
             present, drawn = present[left], drawn[left.to(device)]
         rows.step(drawn)
+        if rows.states is not None:
+            means.add(rows.states, present, alive[present])
 
     results, row = [], 0
     for number, request in enumerate(requests):
@@ -83,17 +90,16 @@ def decode_batch(
         for sample, draw in enumerate(request.draws):
             length = int(lengths[row])
             cached = rows.cached[number] if sample == 0 or rows.copied else len(request.prompt.token_ids)
-            candidates.append(
-                _candidate(
-                    draw,
-                    tokens[row, :length].tolist(),
-                    logprobs[row, :length].tolist(),
-                    bool(ended[row]),
-                    request.prompt.stop,
-                    cached,
-                    tokenizer,
-                )
+            candidate = _candidate(
+                draw,
+                tokens[row, :length].tolist(),
+                logprobs[row, :length].tolist(),
+                bool(ended[row]),
+                request.prompt.stop,
+                cached,
+                tokenizer,
             )
+            candidates.append(replace(candidate, state=means.of(row, len(candidate.token_ids or ()))))
             row += 1
         if any(math.isnan(value) for candidate in candidates for value in candidate.token_logprobs or ()):
             results.append(SampleResult(request.key, error="the model's logits are not numbers; try another dtype"))

@@ -8,14 +8,18 @@ Knows models and tensors; nothing of sampling, stops or text.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from selfplay.engines.base import Reading
 from selfplay.engines.branching import ATTENTION, Attends, Branches, Packed, Unsupported, register
 from selfplay.engines.pages import NextPage, Page, Pages
+from selfplay.engines.states import caught, mean
 
 Tokens = Sequence[int]
 _ROWS = 64
@@ -29,9 +33,11 @@ class Rows(Protocol):
         logits: float32 [rows, vocab], for each row's next token; rows of one prompt next to each other.
         cached: Per prompt, how many of its tokens were not computed for its first row.
         copied: Whether each further row of a prompt had the prompt computed anew.
+        states: float32 [rows, hidden], of the tokens of the last step after the layer that the rows were made to watch.
     """
 
     logits: Tensor
+    states: Tensor | None
     cached: list[int]
     copied: bool
 
@@ -49,8 +55,16 @@ class BranchedRows:
 
     copied = False
 
-    def __init__(self, model: Any, prompts: Sequence[Tokens], rows: Sequence[int], pages: Pages | None = None) -> None:
-        self._model = model
+    def __init__(
+        self,
+        model: Any,
+        prompts: Sequence[Tokens],
+        rows: Sequence[int],
+        pages: Pages | None = None,
+        layer: int | None = None,
+    ) -> None:
+        self._model, self._layer = model, layer
+        self.states: Tensor | None = None
         packed = Packed(prompts, model.dtype, model.device, begin(model, prompts, pages))
         self._branches = Branches(packed.where, rows, model.dtype, model.device)
         packed.keep(self._branches)
@@ -61,7 +75,9 @@ class BranchedRows:
 
     def step(self, tokens: Tensor) -> None:
         branches = self._branches
-        self.logits = _forward(self._model, tokens[:, None], branches.positions, branches, 1)[:, 0]
+        with caught(self._model, self._layer) as states:
+            self.logits = _forward(self._model, tokens[:, None], branches.positions, branches, 1)[:, 0]
+        self.states = states[0][:, -1].float() if states else None
         branches.advance()
 
     def keep(self, rows: Tensor) -> None:
@@ -71,8 +87,9 @@ class BranchedRows:
 class RepeatedRows:
     """One prompt, computed once, its cache copied for every row; without a copyable cache, computed per row."""
 
-    def __init__(self, model: Any, prompt: Tokens, rows: int) -> None:
-        self._model = model
+    def __init__(self, model: Any, prompt: Tokens, rows: int, layer: int | None = None) -> None:
+        self._model, self._layer = model, layer
+        self.states: Tensor | None = None
         self._slot = "past_key_values" if _accepts(model, "past_key_values") else "cache_params"  # Mamba's word
         self.cache: Any = None
         ids = torch.tensor([prompt], device=model.device)
@@ -95,7 +112,9 @@ class RepeatedRows:
         return logits
 
     def step(self, tokens: Tensor) -> None:
-        self.logits = self._run(tokens[:, None])
+        with caught(self._model, self._layer) as states:
+            self.logits = self._run(tokens[:, None])
+        self.states = states[0][:, -1].float() if states else None
 
     def keep(self, rows: Tensor) -> None:
         self.cache.reorder_cache(rows.to(self._model.device))
@@ -124,47 +143,73 @@ def begin(model: Any, sequences: Sequence[Tokens], pages: Pages | None) -> list[
     return found
 
 
-def score_packed(
-    model: Any, work: Sequence[tuple[Tokens, Sequence[Tokens]]], pages: Pages | None = None
-) -> list[list[list[float]]]:
-    """Logprobs of continuations in one packed pass: every prefix once, what neighbouring prefixes share once."""
+def read_packed(
+    model: Any, work: Sequence[tuple[Tokens, Sequence[Tokens]]], pages: Pages | None = None, layer: int | None = None
+) -> list[list[Reading]]:
+    """Continuations in one packed pass: every prefix once, what neighbouring prefixes share once.
+
+    Args:
+        layer: Whose mean states are wanted beside the logprobs.
+    """
     prefixes = [prefix for prefix, _ in work]
     packed = Packed(prefixes, model.dtype, model.device, begin(model, prefixes, pages))
     sources: list[Tensor] = []
+    spans: list[slice] = []
     for number, (_, continuations) in enumerate(work):
         last = torch.tensor(packed.ends[number : number + 1])
-        sources += [torch.cat([last, span[:-1]]) for span in packed.branch(number, continuations) if len(span)]
+        for span in packed.branch(number, continuations):
+            if len(span):
+                sources.append(torch.cat([last, span[:-1]]))
+                spans.append(slice(int(span[0]), int(span[-1]) + 1))
     if not sources:
-        return [[[] for _ in continuations] for _, continuations in work]
-    logits = _forward(model, packed.tokens, packed.positions, packed, torch.cat(sources).to(model.device))[0]
+        return [[Reading([]) for _ in continuations] for _, continuations in work]
+    with caught(model, layer) as states:
+        logits = _forward(model, packed.tokens, packed.positions, packed, torch.cat(sources).to(model.device))[0]
     targets = torch.tensor([token for _, conts in work for cont in conts for token in cont], device=model.device)
     flat = iter(_logprobs(logits, targets).tolist())
-    return [[[next(flat) for _ in continuation] for continuation in continuations] for _, continuations in work]
+    means = _arrays([mean(states[0][0, span]) for span in spans] if states else [])
+    return [
+        [Reading([next(flat) for _ in cont], next(means, None) if cont else None) for cont in continuations]
+        for _, continuations in work
+    ]
 
 
-def score_repeated(model: Any, prefix: Tokens, continuations: Sequence[Tokens]) -> list[list[float]]:
+def read_repeated(
+    model: Any, prefix: Tokens, continuations: Sequence[Tokens], layer: int | None = None
+) -> list[Reading]:
     """The same by transformers' own cache; padding comes after the tokens that count, where causality hides it."""
     filled = [continuation for continuation in continuations if continuation]
     if not filled:
-        return [[] for _ in continuations]
+        return [Reading([]) for _ in continuations]
     lengths = [len(continuation) for continuation in filled]
     ids = torch.zeros(len(filled), max(lengths), dtype=torch.int64)
     for number, continuation in enumerate(filled):
         ids[number, : lengths[number]] = torch.tensor(continuation)
     ids = ids.to(model.device)
+    fed = ids[:, :-1] if layer is None else ids  # no logits of the last tokens are wanted, but their states may be
     if _continues(model):
         rows = RepeatedRows(model, prefix, len(filled))
         logits = rows.logits[:, None]
-        if max(lengths) > 1:
-            out = model(input_ids=ids[:, :-1], past_key_values=rows.cache, use_cache=True)
-            logits = torch.cat([logits, out.logits.float()], 1)
+        with caught(model, layer) as states:
+            if fed.shape[1]:
+                out = model(input_ids=fed, past_key_values=rows.cache, use_cache=True)
+                logits = torch.cat([logits, out.logits.float()], 1)
     else:
         before = torch.tensor([prefix], device=model.device).expand(len(filled), -1)
-        logits = model(input_ids=torch.cat([before, ids[:, :-1]], 1), use_cache=False).logits
+        with caught(model, layer) as states:
+            logits = model(input_ids=torch.cat([before, fed], 1), use_cache=False).logits
         logits = logits[:, len(prefix) - 1 :].float()
+    logits = logits[:, : ids.shape[1]]
     table = _logprobs(logits.flatten(0, 1), ids.flatten()).view(ids.shape).tolist()
     found = iter([row[:length] for row, length in zip(table, lengths, strict=True)])
-    return [next(found) if continuation else [] for continuation in continuations]
+    own = states[0][:, -ids.shape[1] :] if states else []
+    means = _arrays([mean(row[:length]) for row, length in zip(own, lengths, strict=False)])
+    return [Reading(next(found), next(means, None)) if cont else Reading([]) for cont in continuations]
+
+
+def _arrays(means: Sequence[Tensor]) -> Iterator[NDArray[np.float32]]:
+    """From the device in one go. Each has memory of its own, so that one that is kept does not keep all."""
+    return iter([each.copy() for each in torch.stack(list(means)).cpu().numpy()] if means else [])
 
 
 def _continues(model: Any) -> bool:

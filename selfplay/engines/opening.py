@@ -57,13 +57,22 @@ def check(options: EngineOptions) -> None:
         raise UsageError("--chat goes with --engine openai")
 
 
-def open_engine(options: EngineOptions, model: str, log: Path, share_cpu: bool = False) -> Engine:
+def open_engine(
+    options: EngineOptions,
+    model: str,
+    log: Path,
+    share_cpu: bool = False,
+    state_layer: int | None = None,
+    state_tokens: int = 0,
+) -> Engine:
     """The engine, ready to sample.
 
     Args:
         model: Embedded name, folder or Hugging Face id.
         log: Where a server that we launch writes its log.
         share_cpu: Leave half of the CPU to whatever else runs in this process.
+        state_layer: Layer whose states are gathered while sampling, over the first `state_tokens` tokens of each turn,
+            by engines that can.
 
     Raises:
         EngineError: The engine cannot be reached or started.
@@ -79,6 +88,8 @@ def open_engine(options: EngineOptions, model: str, log: Path, share_cpu: bool =
             dtype=options.dtype,
             sites_per_batch=options.sites_per_batch,
             share_cpu=share_cpu,
+            state_layer=state_layer,
+            state_tokens=state_tokens,
         )
     if options.engine == "openai":
         from selfplay.engines.openai import OpenAIEngine

@@ -7,7 +7,7 @@ from itertools import islice
 from typing import Any
 
 from selfplay.core import Sampling
-from selfplay.engines.base import SampleRequest, SampleResult, ScoreRequest
+from selfplay.engines.base import Reading, SampleRequest, SampleResult, ScoreRequest
 from selfplay.errors import EngineError
 from selfplay.terminal import one_line
 
@@ -15,7 +15,7 @@ NEEDS = "the transformers engine needs torch and transformers: pip install 'self
 
 
 class TransformersEngine:
-    """Samples and scores with `AutoModelForCausalLM`; keeps `base.Engine`.
+    """Samples and scores with `AutoModelForCausalLM`; keeps `base.Engine` and `base.Reader`.
 
     Which requests are computed together depends only on the requests of one group and on these settings, never on
     time or free memory, so a run that hands over the same groups repeats itself.
@@ -37,9 +37,11 @@ class TransformersEngine:
         page_tokens: Tokens computed as one page; by default 128 on the CPU and 512 elsewhere. Another number may
             round differently.
         stop_at_eos: Also end turns at the model's own end tokens, as inference servers do.
+        state_layer: Layer (counted from 1) whose states are gathered while sampling, into `Candidate.state`.
+        state_tokens: Tokens of a turn that count for it.
 
     Raises:
-        EngineError: torch or transformers are missing, or the model cannot be loaded.
+        EngineError: torch or transformers are missing, the model cannot be loaded, or has no such layer.
     """
 
     name = "transformers"
@@ -62,6 +64,8 @@ class TransformersEngine:
         page_bytes: int = 1 << 30,
         page_tokens: int | None = None,
         stop_at_eos: bool = True,
+        state_layer: int | None = None,
+        state_tokens: int = 128,
     ) -> None:
         try:
             import torch
@@ -69,6 +73,7 @@ class TransformersEngine:
         except ImportError:
             raise EngineError(NEEDS) from None
         from selfplay.engines.forward import choose_path
+        from selfplay.engines.states import check_layer
         from selfplay.models import resolve
         from selfplay.prompting.tokenizer import load_tokenizer
 
@@ -82,6 +87,9 @@ class TransformersEngine:
         self._tokenizer = load_tokenizer(model, revision)
         self._model: Any = _load(resolve(model), revision, _device(device), dtype)
         self.branched, self._why = choose_path(self._model)
+        if state_layer is not None:
+            check_layer(self._model, state_layer, model)
+        self._state_layer, self._state_tokens = state_layer, state_tokens
         config = self._model.config.get_text_config()
         self._vocab = int(self._model.get_input_embeddings().weight.shape[0])
         self.context_length = self._tokenizer.context_length
@@ -135,7 +143,17 @@ class TransformersEngine:
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[list[list[float]]]:
         """Logprobs of continuations; see `base.Engine.score`. Prefixes that begin alike are computed once."""
-        from selfplay.engines.forward import score_packed, score_repeated
+        return [[reading.logprobs for reading in found] for found in self._read(requests, None)]
+
+    def read(self, requests: Sequence[ScoreRequest], layer: int) -> list[list[Reading]]:
+        """The same with the mean state after `layer` of each continuation; see `base.Reader.read`."""
+        from selfplay.engines.states import check_layer
+
+        check_layer(self._model, layer, self._id)
+        return self._read(requests, layer)
+
+    def _read(self, requests: Sequence[ScoreRequest], layer: int | None) -> list[list[Reading]]:
+        from selfplay.engines.forward import read_packed, read_repeated
 
         for request in requests:
             for ids in (request.prefix, *request.continuations):
@@ -143,14 +161,15 @@ class TransformersEngine:
                     raise EngineError(f"cannot score: a token id is outside the vocabulary of {self._id}")
             if not request.prefix:
                 raise EngineError("cannot score after an empty prefix: its first token has no logprob")
-        results: list[list[list[float]]] = [[] for _ in requests]
+        results: list[list[Reading]] = [[] for _ in requests]
         try:
             with self._torch.inference_mode():
                 if not self.branched:
-                    return [score_repeated(self._model, r.prefix, r.continuations) for r in requests]
+                    return [read_repeated(self._model, r.prefix, r.continuations, layer) for r in requests]
                 for batch in self._score_batches(requests):
                     work = [(requests[number].prefix, continuations) for number, continuations in batch]
-                    for (number, _), found in zip(batch, score_packed(self._model, work, self._pages), strict=True):
+                    readings = read_packed(self._model, work, self._pages, layer)
+                    for (number, _), found in zip(batch, readings, strict=True):
                         results[number] += found
         except (RuntimeError, MemoryError) as error:
             raise EngineError(f"scoring failed: {_line(error)}") from error
@@ -220,10 +239,10 @@ class TransformersEngine:
         with self._torch.inference_mode():
             rows: Rows
             if self.branched:
-                rows = BranchedRows(self._model, prompts, counts, self._pages)
+                rows = BranchedRows(self._model, prompts, counts, self._pages, self._state_layer)
             else:
-                rows = RepeatedRows(self._model, prompts[0], counts[0])
-            return decode_batch(rows, batch, sampling, limits, self._eos, self._tokenizer)
+                rows = RepeatedRows(self._model, prompts[0], counts[0], self._state_layer)
+            return decode_batch(rows, batch, sampling, limits, self._eos, self._tokenizer, self._state_tokens)
 
     def _score_batches(
         self, requests: Sequence[ScoreRequest]

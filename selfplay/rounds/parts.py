@@ -23,7 +23,7 @@ from selfplay.plan import Planned
 from selfplay.rounds.cohorts import Key
 from selfplay.runs import Ordinals, Run
 from selfplay.signals.measure import SIGNALS
-from selfplay.tables import TURNS, sites_table, turns_table
+from selfplay.tables import SAMPLED_STATE, TURNS, sites_table, turns_table
 
 _ORDER = ("ordinal", "temperature", "sample")
 
@@ -99,11 +99,15 @@ class RoundParts:
 
         sites = gathered("sites").unique("site_id", keep="first").sort("ordinal")
         self._run.write("sites", number, sites)
-        self._run.write("sampled", number, gathered("sampled").sort(_ORDER))
+        sampled = gathered("sampled").sort(_ORDER)
+        self._run.write("sampled", number, sampled.drop(SAMPLED_STATE, strict=False))
         # Measured once is enough: labels and ranks are made anew from the signals that the rounds have.
         measured = {*TURNS, *(name for names in SIGNALS.values() for name in names)}
         turns = gathered("turns").sort(_ORDER)
-        self._run.write("turns", number, judge(turns.select(c for c in turns.columns if c in measured), sites))
+        turns = turns.select(c for c in turns.columns if c in measured)
+        if SAMPLED_STATE in sampled.columns:
+            turns = turns.join(sampled.select(*_ORDER, SAMPLED_STATE), on=_ORDER, how="left", maintain_order="left")
+        self._run.write("turns", number, judge(turns, sites))
 
     def forget(self, ordinals: frozenset[int]) -> None:
         """Removes the parts that hold nothing but sites that are whole."""

@@ -21,6 +21,7 @@ from selfplay.errors import UsageError
 from selfplay.filtering import CARRIED, chosen_rules
 from selfplay.inputs.quarantine import Quarantine
 from selfplay.inputs.turnrows import iter_turn_rows, left_out, take_from_rows
+from selfplay.learned import state_layer
 from selfplay.pages import Page
 from selfplay.signals.tiers import CHOICES, Measurer
 from selfplay.terminal import one_line, printable
@@ -47,7 +48,14 @@ def explain_row(source: str, key: str | None, row: int | None, rules: str | None
         raise UsageError("--id and --row: give one of them")
     loaded, tiers = chosen_rules(rules, tiers)
     table = find_row(source, key, row)
-    with Measurer(CHOICES[tiers], {"rules": loaded.models}, optional=tiers == "auto", reads=loaded.tiers) as measurer:
+    measuring = Measurer(
+        CHOICES[tiers],
+        {"rules": loaded.models},
+        optional=tiers == "auto",
+        reads=loaded.tiers,
+        layer=state_layer(loaded),
+    )
+    with measuring as measurer:
         table = measurer(take_from_rows(table, CARRIED))
     features = compute(table)
     found = label(table, loaded, features).row(0, named=True)

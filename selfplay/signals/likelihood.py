@@ -15,21 +15,26 @@ scorer itself sampled the turn its logprobs are the first pass.
 A fifth pass is only for a control that nobody needs by default (`CONTROL`): the turn under the answer of another
 site. A turn that gains as much from this answer as from any is not a reaction to it; what both have in common, such
 as that an answer stands there at all, first - second counts and this does not.
+
+The first pass also passes the states by that a probe reads (`STATE`): where rules ask for it, the mean over the turn's
+tokens of the scorer's hidden state after one layer is kept. It costs no further pass.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from selfplay.core import Message, Prompt
-from selfplay.engines.base import Engine, ScoreRequest
+from selfplay.engines.base import Engine, Reader, Reading, ScoreRequest
 from selfplay.errors import SelfplayError
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from selfplay.prompting.templates import ChatTemplate
 
 SIGNALS = (
@@ -43,6 +48,7 @@ SIGNALS = (
     "min_logprob",
 )
 CONTROL = ("answer_pmi_swapped",)
+STATE = "turn_state"
 DEFAULT_SCORER = "smollm2-135m"
 MAX_TOKENS = 128
 _SITES_PER_CALL = 16
@@ -50,9 +56,7 @@ _BARE_PER_REQUEST = 32
 
 Tokens = tuple[int, ...]
 T = TypeVar("T")
-
-
-Scored = list[dict[Tokens, Sequence[float]]]
+Readings = dict[Tokens, Reading]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +100,10 @@ def likelihood_signals(
     ids: Sequence[Sequence[int] | None],
     scorer: Engine,
     template: ChatTemplate,
-    sampled: Sequence[Sequence[float] | None] | None = None,
-) -> dict[str, list[float | None]]:
-    """The columns of `SIGNALS`, one value per row.
+    sampled: Sequence[Reading | None] | None = None,
+    layer: int | None = None,
+) -> dict[str, list[Any]]:
+    """The columns of `SIGNALS`, one value per row, and with `layer` that of `STATE`, float32 [hidden] each.
 
     Null for blank turns, for rows without messages, and where the scorer's template refuses the context.
     Rows with equal messages are one site: each distinct turn of it is scored once, in one request per pass. Sites are
@@ -109,25 +114,54 @@ def likelihood_signals(
         contexts: Messages per row, ending with the assistant's; the same object or equal ones for one site.
         ids: Token ids of the turn where the scorer itself sampled it; None where the text is to be encoded.
         sampled: Logprobs (nats, temperature 1) of `ids` under the scorer after the context at the user header, where
-            they are known: the first pass, which is then not computed.
+            they are known: the first pass, which is then computed only for a state that is wanted and not known.
+        layer: Of the scorer's layers (counted from 1), whose state is wanted. An engine that is no `base.Reader` gives
+            null.
 
     Raises:
-        EngineError: The engine cannot score, or failed after its retries.
+        EngineError: The engine cannot score, failed after its retries, or has no such layer.
     """
     sites = _sites(contexts, turns, ids, template)
-    columns: dict[str, list[float | None]] = {name: [None] * len(turns) for name in SIGNALS}
+    names = (*SIGNALS, STATE) if layer is not None else SIGNALS
+    columns: dict[str, list[Any]] = {name: [None] * len(turns) for name in names}
     bare = _score_bare({turn for key in sites.keys for turn in sites.turns(key)}, scorer, template)
     for chunk in _chunks(sites.keys, _SITES_PER_CALL):
         known = [_known(sites, key, ids, sampled) for key in chunk]
-        passes = _score([_requests(sites, key, own) for key, own in zip(chunk, known, strict=True)], scorer)
-        for key, own, (first, second, third) in zip(chunk, known, passes, strict=True):
+        asked = [_requests(sites, key, _enough(own, scorer, layer)) for key, own in zip(chunk, known, strict=True)]
+        for key, own, (first, second, third) in zip(chunk, known, _score(asked, scorer, layer), strict=True):
             for row in sites.rows[key]:
                 turn = sites.tokens[row]
                 one = own[turn] if turn in own else first[turn]
-                found = arithmetic(one, second[turn], third.get(turn), bare[turn])
+                other = third[turn].logprobs if turn in third else None
+                found = arithmetic(one.logprobs, second[turn].logprobs, other, bare[turn])
                 for name, value in found.items():
                     columns[name][row] = value
+                if layer is not None:
+                    columns[STATE][row] = first.get(turn, one).state
     return columns
+
+
+def turn_states(
+    contexts: Sequence[Sequence[Message] | None],
+    turns: Sequence[str],
+    ids: Sequence[Sequence[int] | None],
+    scorer: Engine,
+    template: ChatTemplate,
+    sampled: Sequence[Reading | None] | None,
+    layer: int,
+) -> dict[str, list[Any]]:
+    """The column of `STATE` alone, by the first pass only; arguments, nulls and errors as in `likelihood_signals`."""
+    column: list[NDArray[np.float32] | None] = [None] * len(turns)
+    if not isinstance(scorer, Reader):
+        return {STATE: column}
+    sites = _sites(contexts, turns, ids, template)
+    for chunk in _chunks(sites.keys, _SITES_PER_CALL):
+        known = [_enough(_known(sites, key, ids, sampled), scorer, layer) for key in chunk]
+        asked = [_requests(sites, key, own)[:1] for key, own in zip(chunk, known, strict=True)]
+        for key, own, (first,) in zip(chunk, known, _score(asked, scorer, layer), strict=True):
+            for row in sites.rows[key]:
+                column[row] = (own | first)[sites.tokens[row]].state
+    return {STATE: column}
 
 
 def control_signals(
@@ -136,8 +170,8 @@ def control_signals(
     ids: Sequence[Sequence[int] | None],
     scorer: Engine,
     template: ChatTemplate,
-    sampled: Sequence[Sequence[float] | None] | None = None,
-) -> dict[str, list[float | None]]:
+    sampled: Sequence[Reading | None] | None = None,
+) -> dict[str, list[Any]]:
     """The columns of `CONTROL`; arguments, nulls and errors as in `likelihood_signals`.
 
     `answer_pmi_swapped` is the mean over the turn's tokens of log p(turn | context) - log p(turn | the same context
@@ -158,7 +192,7 @@ def control_signals(
             for row in sites.rows[key]:
                 turn = sites.tokens[row]
                 one = own[turn] if turn in own else first[turn]
-                column[row] = float(np.subtract(one, other[turn]).mean())
+                column[row] = float(np.subtract(one.logprobs, other[turn].logprobs).mean())
     return {"answer_pmi_swapped": column}
 
 
@@ -181,17 +215,24 @@ def _sites(
 
 
 def _known(
-    sites: Sites, key: str, ids: Sequence[Sequence[int] | None], sampled: Sequence[Sequence[float] | None] | None
-) -> dict[Tokens, Sequence[float]]:
+    sites: Sites, key: str, ids: Sequence[Sequence[int] | None], sampled: Sequence[Reading | None] | None
+) -> Readings:
     """Turns of a site whose first pass the sampler did; none where it saw a longer context than the scorer can."""
     if sampled is None or not sites.prefixes[key].whole:
         return {}
-    found: dict[Tokens, Sequence[float]] = {}
+    found: Readings = {}
     for row in sites.rows[key]:
-        own, logprobs = ids[row], sampled[row]
-        if own is not None and logprobs is not None and len(own) == len(logprobs):
-            found.setdefault(sites.tokens[row], logprobs[:MAX_TOKENS])
+        own, reading = ids[row], sampled[row]
+        if own is not None and reading is not None and len(own) == len(reading.logprobs):
+            found.setdefault(sites.tokens[row], Reading(reading.logprobs[:MAX_TOKENS], reading.state))
     return found
+
+
+def _enough(known: Readings, scorer: Engine, layer: int | None) -> Readings:
+    """Those that need no first pass: with a state, where one is wanted and can be had."""
+    if layer is None or not isinstance(scorer, Reader):
+        return known
+    return {turn: reading for turn, reading in known.items() if reading.state is not None}
 
 
 def _requests(sites: Sites, key: str, known: Collection[Tokens]) -> list[tuple[Tokens | None, list[Tokens]]]:
@@ -303,13 +344,20 @@ def _score_bare(turns: set[Tokens], scorer: Engine, template: ChatTemplate) -> d
     return found
 
 
-def _score(sites: Sequence[Sequence[tuple[Tokens | None, list[Tokens]]]], scorer: Engine) -> Iterator[Scored]:
-    """Per site and pass: turn → its token logprobs; nothing for a pass without a prefix."""
+def _score(
+    sites: Sequence[Sequence[tuple[Tokens | None, list[Tokens]]]], scorer: Engine, layer: int | None = None
+) -> Iterator[list[Readings]]:
+    """Per site and pass: turn → what the scorer read; nothing for a pass without a prefix."""
     asked = [(prefix, turns) for passes in sites for prefix, turns in passes if prefix is not None and turns]
-    scores = iter(scorer.score([ScoreRequest(prefix, tuple(turns)) for prefix, turns in asked]))
+    requests = [ScoreRequest(prefix, tuple(turns)) for prefix, turns in asked]
+    # The passes share what their prefixes share, so they go together, though the state of the first alone is wanted.
+    if layer is not None and isinstance(scorer, Reader):
+        readings = iter(scorer.read(requests, layer))
+    else:
+        readings = iter([[Reading(each) for each in found] for found in scorer.score(requests)])
     for passes in sites:
         yield [
-            dict(zip(turns, next(scores), strict=True)) if prefix is not None and turns else {}
+            dict(zip(turns, next(readings), strict=True)) if prefix is not None and turns else {}
             for prefix, turns in passes
         ]
 

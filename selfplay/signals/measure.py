@@ -15,14 +15,16 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from selfplay.core import Message
-from selfplay.engines.base import Engine
+from selfplay.engines.base import Engine, Reading
 from selfplay.errors import SelfplayError
 from selfplay.signals import cross, embedding, likelihood
 from selfplay.signals.cross import PairScorer
 from selfplay.signals.embedding import Embedder
+from selfplay.tables import SAMPLED_STATE, states_column
 
 EMBEDDING_SIGNALS = embedding.SIGNALS
 LIKELIHOOD_SIGNALS = likelihood.SIGNALS
@@ -31,6 +33,7 @@ SIGNALS: Mapping[str, tuple[str, ...]] = {
     "likelihood": LIKELIHOOD_SIGNALS,
     "cross": cross.SIGNALS,
 }
+STATE = likelihood.STATE
 CONTROL_SIGNALS = likelihood.CONTROL
 """Of the tier `control`: measured only where it is asked for, read by no shipped rule or weight."""
 PARTS: Mapping[str, str] = {"embedding": "embedder", "likelihood": "scorer", "cross": "cross_encoder"}
@@ -63,36 +66,45 @@ def measure(
     own_logprobs: bool = False,
     skip_cut: bool = False,
     cross_encoder: PairScorer | None = None,
+    layer: int | None = None,
 ) -> pl.DataFrame:
     """Adds (or replaces) the signal columns of `tiers`, float64, null where unknown; rows keep their order.
+
+    With `layer` there comes the column `turn_state` (list of float32, one per hidden unit; null where the likelihoods
+    are): the mean over the turn's first `likelihood.MAX_TOKENS` tokens of the scorer's hidden state after that layer,
+    behind the context and the user header. Null in all rows where the scorer cannot tell (`base.Reader`).
 
     Args:
         table: One row per candidate: `turn`, and `messages` (JSON text or list of dicts, ending with the assistant's)
             or `query` and `answer`. Rows without messages have no likelihood signals. `token_ids` optional.
-        tiers: Any of `text`, `embedding`, `likelihood`, `cross`, `control`; `text` adds nothing here.
+        tiers: Any of `text`, `embedding`, `likelihood`, `cross`, `control`, `state`; `text` adds nothing here, and
+            `state` the states without the likelihoods, with which they come anyway.
         embedder: What encodes; the process's MiniLM if None.
         scorer: The engine that scores; SmolLM2-135M in process if None, closed again.
         template: The scorer's `ChatTemplate`; needed with `scorer`.
         own_tokens: The table's `token_ids` are of the scorer's own vocabulary (it sampled the turns itself), so that
             they are scored as they were drawn. Otherwise the turn's text is encoded.
         own_logprobs: The table's `token_logprobs` are the scorer's own too, after the same prompts, so that the first
-            pass is known.
+            pass is known; and `sampled_state` are its states after `layer`.
         skip_cut: Turns cut at the token limit (`finish_reason` is `length`) get no likelihoods. They are the longest
             ones, and never chosen unless truncated ones are allowed.
         cross_encoder: What scores turns and answers in pairs; needed for `cross`.
+        layer: Layer of the scorer, counted from 1, whose state is wanted; needed for `state`.
 
     Raises:
         SelfplayError: A tier that does not exist or is not installed, or a column that is missing.
-        EngineError: The scorer failed.
+        EngineError: The scorer failed, or has no such layer.
     """
-    unknown = sorted(set(tiers) - {"text", *SIGNALS, "control"})
+    unknown = sorted(set(tiers) - {"text", *SIGNALS, "control", "state"})
     if unknown:
-        raise SelfplayError(f"no signal tier {unknown[0]!r}; there are text, {', '.join(SIGNALS)}, control")
+        raise SelfplayError(f"no signal tier {unknown[0]!r}; there are text, {', '.join(SIGNALS)}, control, state")
+    if "state" in tiers and layer is None:
+        raise SelfplayError("measuring states needs a layer")
     if "turn" not in table.columns:
         raise SelfplayError("no column `turn` to measure")
     contexts = _contexts(table)
     turns = [turn or "" for turn in table["turn"].to_list()]
-    columns: dict[str, list[float | None]] = {}
+    columns: dict[str, list[Any]] = {}
     if "cross" in tiers and cross_encoder is None:
         raise SelfplayError("measuring the cross tier needs a cross-encoder")
     if "embedding" in tiers or "cross" in tiers:
@@ -101,13 +113,16 @@ def measure(
         columns |= cross.cross_signals(turns, answers, cross_encoder)
     if "embedding" in tiers:
         columns |= embedding.embedding_signals(turns, queries, answers, embedder or embedding.load_embedder())
-    if {"likelihood", "control"} & set(tiers):
+    if {"likelihood", "control", "state"} & set(tiers):
         if skip_cut and "finish_reason" in table.columns:
             cut = (table["finish_reason"] == "length").fill_null(False)
             turns = ["" if gone else turn for turn, gone in zip(turns, cut, strict=True)]
         own = _own(table, own_tokens, own_logprobs)
-        columns |= _likelihood(tiers, contexts, turns, *own, scorer, template)
-    return table.with_columns(pl.Series(name, values, pl.Float64) for name, values in columns.items())
+        columns |= _likelihood(tiers, contexts, turns, *own, scorer, template, layer)
+    return table.with_columns(
+        states_column(name, values) if name == STATE else pl.Series(name, values, pl.Float64)
+        for name, values in columns.items()
+    )
 
 
 def missing_tiers(table: pl.DataFrame) -> list[str]:
@@ -216,13 +231,19 @@ def scorer_template(model: str | None = None) -> Any:
 
 def _own(
     table: pl.DataFrame, tokens: bool, logprobs: bool
-) -> tuple[list[Sequence[int] | None], list[Sequence[float] | None] | None]:
-    """Token ids of the scorer's own making and their logprobs, where the table has them."""
+) -> tuple[list[Sequence[int] | None], list[Reading | None] | None]:
+    """Token ids of the scorer's own making and what it read of them, where the table has it."""
     if not tokens or "token_ids" not in table.columns:
         return [None] * len(table), None
     if not logprobs or "token_logprobs" not in table.columns:
         return table["token_ids"].to_list(), None
-    return table["token_ids"].to_list(), table["token_logprobs"].to_list()
+    known = table[SAMPLED_STATE] if SAMPLED_STATE in table.columns else [None] * len(table)
+    states = [None if state is None else np.asarray(state, dtype=np.float32) for state in known]
+    readings = [
+        None if logprobs is None else Reading(logprobs, state)
+        for logprobs, state in zip(table["token_logprobs"].to_list(), states, strict=True)
+    ]
+    return table["token_ids"].to_list(), readings
 
 
 def _likelihood(
@@ -230,20 +251,24 @@ def _likelihood(
     contexts: Sequence[Sequence[Message] | None],
     turns: Sequence[str],
     ids: Sequence[Sequence[int] | None],
-    sampled: Sequence[Sequence[float] | None] | None,
+    sampled: Sequence[Reading | None] | None,
     scorer: Engine | None,
     template: Any,
-) -> dict[str, list[float | None]]:
+    layer: int | None,
+) -> dict[str, list[Any]]:
     if scorer is not None and template is None:
         raise SelfplayError("measuring likelihoods with a given scorer needs its template")
     names = [*(LIKELIHOOD_SIGNALS if "likelihood" in tiers else ()), *(CONTROL_SIGNALS if "control" in tiers else ())]
+    names += [STATE] if layer is not None and {"likelihood", "state"} & set(tiers) else []
     if scorer is None and not any(contexts):
         return {name: [None] * len(turns) for name in names}
     engine, template = (scorer, template) if scorer is not None else default_scorer()
-    found: dict[str, list[float | None]] = {}
+    found: dict[str, list[Any]] = {}
     try:
         if "likelihood" in tiers:
-            found |= likelihood.likelihood_signals(contexts, turns, ids, engine, template, sampled)
+            found |= likelihood.likelihood_signals(contexts, turns, ids, engine, template, sampled, layer)
+        elif layer is not None and "state" in tiers:
+            found |= likelihood.turn_states(contexts, turns, ids, engine, template, sampled, layer)
         if "control" in tiers:
             found |= likelihood.control_signals(contexts, turns, ids, engine, template, sampled)
     finally:

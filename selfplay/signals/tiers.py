@@ -20,6 +20,7 @@ from selfplay.signals.embedding import load_embedder
 from selfplay.signals.measure import (
     PARTS,
     SIGNALS,
+    STATE,
     available_tiers,
     default_scorer,
     expected_versions,
@@ -149,6 +150,7 @@ class Measurer:
         scorer: Scorer | None = None,
         skip_cut: bool = False,
         models: SignalModels | None = None,
+        layer: int | None = None,
     ) -> None:
         """Nothing is loaded yet.
 
@@ -160,6 +162,8 @@ class Measurer:
             scorer: Scores instead of one of our own; left open.
             models: The models that were named. Their tiers are never optional.
             skip_cut: Turns cut at the token limit get no likelihoods, since none of them will be chosen.
+            layer: Layer of the scorer whose states the rules read. They come with the likelihoods, or alone where a
+                table has those, so that a turn is judged alike wherever its likelihoods were measured.
 
         Raises:
             SelfplayError: Rules or weights do not know a model that was named.
@@ -168,7 +172,7 @@ class Measurer:
         self._unwanted = [name for tier, names in SIGNALS.items() if tier not in tiers for name in names]
         self._tiers = {tier for tier in tiers if tier in reads}
         self._learned = learned
-        self._skip_cut = skip_cut
+        self._skip_cut, self._layer = skip_cut, layer
         self._named = models or SignalModels()
         self._optional = self._tiers - self._named.named.keys() if optional else set()
         for tier in sorted(self._named.named.keys() & self._tiers):
@@ -192,18 +196,26 @@ class Measurer:
         """
         table = table.drop(self._unwanted, strict=False)
         for tier in missing_tiers(table):
-            if tier not in self._tiers:
-                continue
-            try:
-                if tier not in self._models:
-                    self._models[tier] = self._load(tier)
-                table = measure(table, {tier}, skip_cut=self._skip_cut, **self._models[tier])
-            except SelfplayError as error:
-                if tier not in self._optional:
-                    raise SelfplayError(f"no {tier} signals: {error}") from None
-                self._tiers.remove(tier)
-                self.notes.append(f"without {tier} signals: {error}")
+            if tier in self._tiers:
+                table = self._measured(table, tier, tier)
+        if self._layer is not None and "likelihood" in self._tiers and STATE not in table.columns:
+            table = self._measured(table, "likelihood", "state")
         return table
+
+    def _measured(self, table: pl.DataFrame, tier: str, what: str) -> pl.DataFrame:
+        """With the signals of `what`, the tier or a part of it, by the models of the tier."""
+        try:
+            if tier not in self._models:
+                self._models[tier] = self._load(tier)
+            layer = self._layer if tier == "likelihood" else None
+            return measure(table, {what}, skip_cut=self._skip_cut, layer=layer, **self._models[tier])
+        except SelfplayError as error:
+            if tier not in self._optional:
+                raise SelfplayError(f"no {tier} signals: {error}") from None
+            self._tiers.remove(tier)
+            lacking = "states of the scorer" if what == "state" else f"{tier} signals"
+            self.notes.append(f"without {lacking}: {error}")
+            return table
 
     def _load(self, tier: str) -> dict[str, Any]:
         reason = obstacle(tier, self._learned, self._named)
