@@ -46,8 +46,8 @@ CHUNK_ROWS, CHUNK_CHARS = 2048, 2_000_000
 MATCHED_ROWS = 16_384
 """Turns in which patterns are sought together."""
 
-STATES = "turn_state"
-"""Column of hidden states of the scorer, a list of d numbers a turn; of the likelihood tier."""
+STATE = "turn_state"
+"""Column of the scorer's hidden state at a turn, d numbers each; of the likelihood tier."""
 
 _COUNT = float("inf")
 
@@ -156,7 +156,7 @@ def _joined(parts: list[Features]) -> NDArray[np.float32] | None:
     if not widths:
         return None
     if len(widths) > 1:
-        raise ValueError(f"`{STATES}` has {' and '.join(map(str, sorted(widths)))} numbers a turn; one scorer has one")
+        raise ValueError(f"`{STATE}` has {' and '.join(map(str, sorted(widths)))} numbers a turn; one scorer has one")
     unknown = np.full((1, widths.pop()), np.nan, dtype=np.float32)
     return np.concatenate(
         [np.repeat(unknown, len(part), axis=0) if part.states is None else part.states for part in parts]
@@ -192,25 +192,25 @@ def compute(table: pl.DataFrame) -> Features:
             values[feature.name] = np.where(english & np.isfinite(signal), signal, np.nan)
         else:
             values[feature.name] = np.full(len(table), np.nan)
-    return Features(values, english, _states(table, english) if STATES in table.columns else None)
+    return Features(values, english, _states(table, english) if STATE in table.columns else None)
 
 
 def _states(table: pl.DataFrame, english: NDArray[np.bool_]) -> NDArray[np.float32] | None:
     import polars as pl
 
-    column = table[STATES]
+    column = table[STATE]
     if column.dtype == pl.Array:
         column = column.arr.to_list()
     if column.dtype == pl.Null:
         return None
     if column.dtype != pl.List or not (column.dtype.inner or pl.Null()).is_numeric():  # type: ignore[attr-defined]
-        raise ValueError(f"`{STATES}` must be a list of numbers in each row, not {column.dtype}")
+        raise ValueError(f"`{STATE}` must be a list of numbers in each row, not {column.dtype}")
     lengths = column.list.len().fill_null(0)
     widths = set(lengths.unique().to_list()) - {0}
     if not widths:
         return None
     if len(widths) > 1:
-        raise ValueError(f"`{STATES}` has {min(widths)} numbers in one row and {max(widths)} in another")
+        raise ValueError(f"`{STATE}` has {min(widths)} numbers in one row and {max(widths)} in another")
     given = (lengths > 0).to_numpy()
     states = np.full((len(table), widths.pop()), np.nan, dtype=np.float32)
     states[given] = column.filter(given).explode().cast(pl.Float32).to_numpy().reshape(-1, states.shape[1])

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from filters.errors import RulesError
-from filters.features import STATES, Features
+from filters.features import STATE, Features
 from filters.scores import is_number, numbers
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     Matrix = NDArray[np.float64]
 
 LAYER = 20
-"""The layer of the shipped scorer that is read, of 30; the first is 1. Chosen by cross-validation on judged turns."""
+"""The layer of the shipped scorer that is read, of 30, counted from 1. Chosen by cross-validation on judged turns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Probe:
     """Logistic regression on d numbers; what they were centered and scaled by is folded into the weights.
 
     Attributes:
-        layer: After which layer of the scorer the states are read; the embeddings are 0.
+        layer: After which layer of the scorer, counted from 1, the states are read.
         weights: d numbers.
         low, high: The log-odds of the turns it was learned from lie in these bounds; nothing is extrapolated beyond.
     """
@@ -50,7 +50,7 @@ class Probe:
             return np.full(len(features), np.nan)
         if features.states.shape[1] != len(self.weights):
             raise ValueError(
-                f"`{STATES}` has {features.states.shape[1]} numbers a turn, the probe of the rules reads "
+                f"`{STATE}` has {features.states.shape[1]} numbers a turn, the probe of the rules reads "
                 f"{len(self.weights)}; another scorer measured it"
             )
         found = features.states @ np.array(self.weights) + self.intercept
@@ -71,8 +71,8 @@ class Probe:
         if not isinstance(data, dict):
             raise RulesError(f"{place} must be an object")
         layer, weights = data.get("layer"), data.get("weights")
-        if not isinstance(layer, int) or isinstance(layer, bool) or layer < 0:
-            raise RulesError(f"{place}.layer must be the number of a layer")
+        if not isinstance(layer, int) or isinstance(layer, bool) or layer < 1:
+            raise RulesError(f"{place}.layer must be the number of a layer, counted from 1")
         if not isinstance(weights, list) or not weights:
             raise RulesError(f"{place}.weights must be a list of numbers")
         for name in ("intercept", "low", "high"):

@@ -366,11 +366,9 @@ def _precisions(rule: Rule, fired: NDArray[np.object_], judged: Judged) -> dict[
 
 def _qualities(judged: Judged, p: Matrix, seed: int, known: Flags | None = None) -> dict[str, dict[str, Any]]:
     """Of held-out p_genuine by source; of the turns in `known` alone where it is given."""
-    sources = {str(source): np.asarray(judged.sources == source) for source in np.unique(judged.sources)}
-    chosen = {
-        where: rows if known is None else rows & known
-        for where, rows in ({"sampled": judged.sampled} | sources).items()
-    }
+    known = np.ones(len(p), dtype=np.bool_) if known is None else known
+    every = {str(source): np.asarray(judged.sources == source) for source in np.unique(judged.sources)}
+    chosen = {where: rows & known for where, rows in {"sampled": judged.sampled, **every}.items()}
     return {
         where: quality(judged.genuine[rows], p[rows], judged.groups[rows], judged.folds[rows], seed)
         for where, rows in chosen.items()
