@@ -3,8 +3,8 @@
     table = filters.label(table)            # adds label, genuine, p_genuine, rule, evidence, rule_set
     filters.estimate_genuine(table)         # share genuine, with an interval
 
-`table` is a polars table with one candidate a row: `query, answer, history, turn`, optionally `finish_reason` and the
-signal columns (`features.SIGNALS`). Names are loaded on first use.
+`table` is a polars table with one candidate a row: `query, answer, history, turn`, optionally `finish_reason`, the
+signal columns (`features.SIGNALS`), and `turn_state`, which a set with a probe reads. Names are loaded on first use.
 """
 
 from __future__ import annotations

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from filters.evidence import quote
 from filters.labels import Label
 from filters.wording import called, valued
@@ -83,6 +85,14 @@ def contributions(rules: RuleSet, features: Features, row: int, label: Label) ->
 def likelihood(rules: RuleSet, features: Features, row: int) -> list[Contribution]:
     """What each feature adds to the linear part of p_genuine on one turn, the largest first; empty without scores."""
     return rules.genuine.contributions(features, row, Label.FOLLOW_UP) if rules.genuine else []
+
+
+def probed(rules: RuleSet, features: Features, row: int) -> float | None:
+    """The probe's log-odds of a follow-up on one turn; None without a probe, and where the state is unknown."""
+    if rules.probe is None:
+        return None
+    found = float(rules.probe.log_odds(features.take(np.array([row])))[0])
+    return found if found == found else None
 
 
 def brief(rules: RuleSet, features: Features, row: int, label: Label, rule: str | None, why: str | None) -> list[str]:

@@ -1,7 +1,8 @@
 """Measurable facts about a candidate turn, tier by tier: the registry of names, ranges and what each one catches.
 
 The text tier is computed here from query, answer, history and turn. The embedding and likelihood tiers are columns
-that someone else measured (see `SIGNALS`); a value that is absent is NaN, and no test on NaN ever holds.
+that someone else measured (see `SIGNALS`); a value that is absent is NaN, and no test on NaN ever holds. Beside them
+goes what the scorer's hidden state was at a turn, which no rule can test (see `probe`).
 """
 
 from __future__ import annotations
@@ -44,6 +45,9 @@ CHUNK_ROWS, CHUNK_CHARS = 2048, 2_000_000
 """Rows and characters looked at together, which bounds the memory that is needed beside the table."""
 MATCHED_ROWS = 16_384
 """Turns in which patterns are sought together."""
+
+STATE = "turn_state"
+"""Column of the scorer's hidden state at a turn, d numbers each; of the likelihood tier."""
 
 _COUNT = float("inf")
 
@@ -104,10 +108,12 @@ class Features:
     Attributes:
         values: One float64 array of shape (n,) per name; NaN where unknown.
         english: Boolean array (n,): whether models that know little but English can judge the row.
+        states: Hidden states of the scorer, float32, shape (n, d), a row all NaN where unknown; None where all are.
     """
 
     values: dict[str, NDArray[np.float64]]
     english: NDArray[np.bool_]
+    states: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.english)
@@ -118,37 +124,56 @@ class Features:
 
     def take(self, rows: NDArray[np.intp] | NDArray[np.bool_]) -> Features:
         """The same features for some of the rows."""
-        return Features({name: column[rows] for name, column in self.values.items()}, self.english[rows])
+        states = None if self.states is None else self.states[rows]
+        return Features({name: column[rows] for name, column in self.values.items()}, self.english[rows], states)
 
     def only(self, tiers: tuple[str, ...]) -> Features:
         """The same rows as if only these tiers had been measured."""
         unknown = np.full(len(self), np.nan)
         known = {name: column if FEATURES[name].tier in tiers else unknown for name, column in self.values.items()}
-        return Features(known, self.english)
+        return Features(known, self.english, self.states if "likelihood" in tiers else None)
 
     def plus(self, columns: dict[str, NDArray[np.float64]]) -> Features:
         """The same rows with more columns."""
-        return Features(self.values | columns, self.english)
+        return Features(self.values | columns, self.english, self.states)
 
     @classmethod
     def concat(cls, parts: list[Features]) -> Features:
-        """The rows of all parts, one after another; at least one part."""
+        """The rows of all parts, one after another; at least one part.
+
+        Raises:
+            ValueError: Their states differ in length.
+        """
         return cls(
             {name: np.concatenate([part.values[name] for part in parts]) for name in parts[0].values},
             np.concatenate([part.english for part in parts]),
+            _joined(parts),
         )
+
+
+def _joined(parts: list[Features]) -> NDArray[np.float32] | None:
+    widths = {part.states.shape[1] for part in parts if part.states is not None}
+    if not widths:
+        return None
+    if len(widths) > 1:
+        raise ValueError(f"`{STATE}` has {' and '.join(map(str, sorted(widths)))} numbers a turn; one scorer has one")
+    unknown = np.full((1, widths.pop()), np.nan, dtype=np.float32)
+    return np.concatenate(
+        [np.repeat(unknown, len(part), axis=0) if part.states is None else part.states for part in parts]
+    )
 
 
 def compute(table: pl.DataFrame) -> Features:
     """Text features of every row, and the signal columns that are there.
 
     Args:
-        table: Columns `query, answer, history, turn`, optionally `finish_reason` and signals.
+        table: Columns `query, answer, history, turn`, optionally `finish_reason`, signals and `turn_state`.
 
-    Signals of rows that are not English are dropped: those models do not know the language, the text tier decides.
+    Signals and states of rows that are not English are dropped: those models do not know the language, the text tier
+    decides.
 
     Raises:
-        ValueError: A context column is missing.
+        ValueError: A context column is missing, or states are not lists of equally many numbers.
     """
     missing = [name for name in ("answer", "history", "turn") if name not in table.columns]
     if missing:
@@ -167,7 +192,30 @@ def compute(table: pl.DataFrame) -> Features:
             values[feature.name] = np.where(english & np.isfinite(signal), signal, np.nan)
         else:
             values[feature.name] = np.full(len(table), np.nan)
-    return Features(values, english)
+    return Features(values, english, _states(table, english) if STATE in table.columns else None)
+
+
+def _states(table: pl.DataFrame, english: NDArray[np.bool_]) -> NDArray[np.float32] | None:
+    import polars as pl
+
+    column = table[STATE]
+    if column.dtype == pl.Array:
+        column = column.arr.to_list()
+    if column.dtype == pl.Null:
+        return None
+    if column.dtype != pl.List or not (column.dtype.inner or pl.Null()).is_numeric():  # type: ignore[attr-defined]
+        raise ValueError(f"`{STATE}` must be a list of numbers in each row, not {column.dtype}")
+    lengths = column.list.len().fill_null(0)
+    widths = set(lengths.unique().to_list()) - {0}
+    if not widths:
+        return None
+    if len(widths) > 1:
+        raise ValueError(f"`{STATE}` has {min(widths)} numbers in one row and {max(widths)} in another")
+    given = (lengths > 0).to_numpy()
+    states = np.full((len(table), widths.pop()), np.nan, dtype=np.float32)
+    states[given] = column.filter(given).explode().cast(pl.Float32).to_numpy().reshape(-1, states.shape[1])
+    states[~(english & np.isfinite(states).all(axis=1))] = np.nan
+    return states
 
 
 def _batches(table: pl.DataFrame) -> Iterator[tuple[int, Batch]]:

@@ -27,13 +27,13 @@ def label(
     which set decided the row: `full`, or `text` where signals are unknown or the turn is not in English.
 
     Args:
-        table: Columns `query, answer, history, turn`, optionally `finish_reason` and the signal columns.
+        table: Columns `query, answer, history, turn`, optionally `finish_reason`, the signal columns and `turn_state`.
         rules: The shipped ones when None.
         features: `features.compute(table)`, where it is known already.
         only: The rule set to use for all rows.
 
     Raises:
-        ValueError: A context column is missing, or there is no such rule set.
+        ValueError: A context column is missing, there is no such rule set, or `turn_state` is not what its probe reads.
     """
     import polars as pl
 

@@ -22,6 +22,7 @@ from filters.calibration import Calibration, log_odds
 from filters.errors import RulesError
 from filters.features import FEATURES, SETS, Features
 from filters.labels import Label
+from filters.probe import Probe
 from filters.rule import Rule, read_rule, rule_as_json
 from filters.scores import LABELS, Scores, score_name
 
@@ -41,7 +42,9 @@ class RuleSet:
         scores: Tell the labels apart; None where no rule tests a score.
         genuine: The like, learned foremost from sampled turns; with `boosted` it makes p_genuine.
         boosted: Trees learned from sampled turns alone.
-        calibration: Weighs the two. None without scores.
+        probe: Reads the scorer's hidden states, which adds to p_genuine where they are known; None where none was
+            learned.
+        calibration: Weighs the two, and with the probe the three. None without scores.
         held_out: Cross-validated figures of the whole set: labels, genuine, confusion.
     """
 
@@ -50,6 +53,7 @@ class RuleSet:
     scores: Scores | None = None
     genuine: Scores | None = None
     boosted: Boosted | None = None
+    probe: Probe | None = None
     calibration: Calibration | None = None
     held_out: Mapping[str, Any] = field(default_factory=dict)
 
@@ -69,10 +73,14 @@ class RuleSet:
         return features.plus({**columns, "p_genuine": self.calibration.probability(self.odds(features))})
 
     def odds(self, features: Features) -> NDArray[np.float64]:
-        """Log-odds of a follow-up by the linear score and by the trees, shape (n, 2). The set must have scores."""
+        """Log-odds of a follow-up by the linear score and by the trees, and by the probe if there is one.
+
+        The set must have scores. Shape (n, 2) or (n, 3); the third is NaN where the state is unknown.
+        """
         assert self.genuine is not None and self.boosted is not None  # noqa: S101, PT018
         linear = self.genuine.probabilities(features)[:, LABELS.index(Label.FOLLOW_UP.value)]
-        return np.column_stack([log_odds(linear), self.boosted.log_odds(features)])
+        both = log_odds(linear), self.boosted.log_odds(features)
+        return np.column_stack(both if self.probe is None else [*both, self.probe.log_odds(features)])
 
     def knows(self, features: Features) -> NDArray[np.bool_]:
         """Which rows have what the set needs; shape (n,). `text` knows all."""
@@ -129,6 +137,11 @@ class Rules:
     def tiers(self) -> frozenset[str]:
         """Tiers that any of the sets reads."""
         return frozenset().union(*(rules.tiers for rules in self.sets.values()))
+
+    @property
+    def layer(self) -> int | None:
+        """The layer whose states the sets' probe reads; None where there is no probe."""
+        return next((rules.probe.layer for rules in self.sets.values() if rules.probe is not None), None)
 
     def only(self, name: str) -> Rules:
         """The file without its other sets. Raises: RulesError if it lacks this one."""
@@ -237,15 +250,27 @@ def _rule_set(name: str, data: Any, place: str) -> RuleSet:
         SETS[name]
     ):
         raise RulesError(f"{place}.scores reads a tier which {name!r} is without")
+    calibration = Calibration.from_json(data["calibration"], f"{place}.calibration") if given else None
     return RuleSet(
         name,
         rules,
         scores,
         genuine,
         boosted,
-        Calibration.from_json(data["calibration"], f"{place}.calibration") if given else None,
+        _probe(name, data, calibration, place),
+        calibration,
         _mapping(data, "held_out"),
     )
+
+
+def _probe(name: str, data: dict[str, Any], calibration: Calibration | None, place: str) -> Probe | None:
+    found = Probe.from_json(data["probe"], f"{place}.probe") if data.get("probe") is not None else None
+    weighed = calibration is not None and calibration.probed is not None
+    if (found is not None) != weighed:
+        raise RulesError(f"{place}: probe and calibration.probed come together or not at all")
+    if found is not None and "likelihood" not in SETS[name]:
+        raise RulesError(f"{place}.probe reads the likelihood tier, which {name!r} is without")
+    return found
 
 
 def _mapping(data: dict[str, Any], name: str) -> dict[str, Any]:
@@ -271,5 +296,6 @@ def _set_as_json(rule_set: RuleSet) -> dict[str, Any]:
         "scores": rule_set.scores.to_json() if rule_set.scores else None,
         "genuine": rule_set.genuine.to_json() if rule_set.genuine else None,
         "boosted": rule_set.boosted.to_json() if rule_set.boosted else None,
+        **({"probe": rule_set.probe.to_json()} if rule_set.probe else {}),
         "calibration": rule_set.calibration.to_json() if rule_set.calibration else None,
     }

@@ -4,6 +4,7 @@ import json
 import random
 import re
 import time
+from dataclasses import replace
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -14,7 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import filters
-from filters.features import SIGNALS
+from filters.calibration import Calibration
+from filters.features import SIGNALS, STATE
+from filters.probe import Probe
 
 QUESTION = "How do I keep basil alive on a north-facing kitchen windowsill during winter?"
 ANSWER = (
@@ -47,10 +50,22 @@ def rows(turns: list[str], history: list[str], answer: str) -> pl.DataFrame:
     )
 
 
+@cache
+def adoring() -> filters.Rules:
+    """The shipped rules with a probe to which whatever is said is surely genuine."""
+    shipped = filters.load_rules()
+    full = shipped.sets["full"]
+    assert full.calibration is not None
+    probed = Calibration((0.0, 0.0, 1.0, 0.0), ((0.0, 0.0, 1.0, 0.0),), {})
+    probe, calibration = Probe(20, (9.0,), 0.0, -9.0, 9.0), replace(full.calibration, probed=probed)
+    return replace(shipped, sets={**shipped.sets, "full": replace(full, probe=probe, calibration=calibration)})
+
+
 def by_both_sets(table: pl.DataFrame) -> list[pl.DataFrame]:
-    """Labelled without signals, and with flattering ones."""
+    """Labelled without signals, with flattering ones, and with a hidden state that the probe adores."""
     measured = table.with_columns(pl.lit(FLATTERING[signal.name]).alias(signal.name) for signal in SIGNALS)
-    return [filters.label(table), filters.label(measured)]
+    stated = measured.with_columns(pl.Series(STATE, [[1.0]] * len(table), pl.List(pl.Float32)))
+    return [filters.label(table), filters.label(measured), filters.label(stated, adoring())]
 
 
 def copies(text: str, chance: random.Random) -> dict[str, str]:

@@ -8,11 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import polars as pl
 import pytest
 from click.testing import CliRunner, Result
 from rich.console import Console
 
 from filters import load_rules
+from filters.features import SIGNALS
 from selfplay.cli import cli
 from selfplay.errors import SelfplayError, UsageError
 from selfplay.learning.shown import show
@@ -124,6 +127,28 @@ def test_it_takes_a_file_as_judges_write_it(judged: Path, tmp_path: Path) -> Non
     done = train(tmp_path / "judged.jsonl", "-o", tmp_path / "r.json", "--set", "text", "--apart", 0, "--no-ceiling")
     assert "480 judged turns of 60 conversations (300 tiny, 180 written)" in done.output
     assert load_rules(str(tmp_path / "r.json")).sets["text"].rules
+
+
+@pytest.mark.parametrize("known", [1.0, 0.1])
+def test_a_probe_is_learned_from_kept_states_where_there_are_enough(judged: Path, tmp_path: Path, known: float) -> None:
+    rng = np.random.default_rng(0)
+    turns = lines(judged / "judged_turns.jsonl")
+    states = rng.normal(size=(len(turns), 6)) + np.array([[3.0 * (row["label"] == "follow_up")] for row in turns])
+    kept = {"id": [row["id"] for row in turns]} | {signal.name: rng.normal(size=len(turns)) for signal in SIGNALS}
+    cells = [state.tolist() if rng.random() < known else None for state in states]
+    table = pl.DataFrame(kept).with_columns(pl.Series("turn_state", cells, pl.List(pl.Float32)))
+    models = {"embedder": {"model": "e"}, "scorer": {"model": "s"}}
+    table.write_parquet(tmp_path / "s.parquet", metadata={"models": json.dumps(models)})
+    done = train(judged, "-o", tmp_path / "r.json", "--set", "full", "--apart", 0, "--no-ceiling",
+                 "--signals", tmp_path / "s.parquet")  # fmt: skip
+    assert done.exit_code == 0
+    rules = load_rules(str(tmp_path / "r.json"))
+    told = "p_genuine with the probe of the scorer's hidden states on 300 sampled turns" in done.output
+    silent = "no probe learned: too few sampled turns have the scorer's hidden states" in done.output
+    assert (rules.layer, told, silent) == ((20, True, False) if known == 1 else (None, False, True))
+    if known == 1:
+        assert (probe := rules.sets["full"].probe) is not None
+        assert len(probe.weights) == 6
 
 
 def lines(path: Path) -> list[dict[str, Any]]:

@@ -15,13 +15,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from filters.boosted import LEAF, Boosted, Tree
-from filters.calibration import Calibration, Weights
+from filters.calibration import ODDS, PROBED
 from filters.certify import MIN_PRECISION, certify, kept_apart
 from filters.features import FEATURES, SETS, Features, compute
 from filters.labels import Label
+from filters.learning.calibrate import calibrated
+from filters.learning.fit_probe import fit_probe, rows_to_learn_from
 from filters.learning.quality import quality, report
 from filters.learning.search import fit_rules, fit_scored
-from filters.resampling import clusters, resampled
+from filters.probe import LAYER
 from filters.rule import Precision, Rule
 from filters.rules import Rules, RuleSet
 from filters.scores import LABELS, Scores, score_name, views
@@ -99,17 +101,19 @@ def train(
     min_precision: float | Mapping[str, float] = MIN_PRECISION,
     apart: float = 0.0,
     only: str | None = None,
+    layer: int = LAYER,
 ) -> Rules:
-    """A rule set for every tier set whose signals the table has.
+    """A rule set for every tier set whose signals the table has, with a probe where it has the scorer's states.
 
     Args:
         table: The columns that `filters.label` takes, the judge's `label`, `source` (`written`, or the generator's
-            name), `context` (the conversation), and the signal columns that were measured.
+            name), `context` (the conversation), and the signal columns that were measured, optionally `turn_state`.
         models: `scorer` and `embedder` that measured the signals; kept in the rules.
         min_precision: What a rule is to prove, for all labels or by label (`certify.MIN_PRECISION` for the others).
         apart: Share of the conversations that nothing is learned from; there rules prove their precision. With 0
             none is certified.
         only: The one set to learn.
+        layer: Of the scorer, where `turn_state` was read.
 
     Raises:
         ValueError: A column is missing, a label is none of the rubric's, or the turns are too few.
@@ -121,7 +125,7 @@ def train(
     with threadpool_limits(1):  # Many small fits: threads would only wait for each other.
         sets = {}
         for name, (inside, outside) in divided(judged, aside, only).items():
-            learned = learn_set(name, inside, seed)
+            learned = learn_set(name, inside, seed, layer)
             sets[name] = certify(learned, outside.features, outside.labels, min_precision)
     training = {
         "sha256": _fingerprint(table),
@@ -197,11 +201,12 @@ def read(table: pl.DataFrame, seed: int = 0) -> Judged:
     return Judged(compute(table), labels, sources, groups, np.asarray(folds, dtype=np.intp))
 
 
-def learn_set(name: str, judged: Judged, seed: int = 0) -> RuleSet:
-    """One rule set with its cross-validated figures."""
-    fitted = _Fitted(name, judged)
+def learn_set(name: str, judged: Judged, seed: int = 0, layer: int = LAYER) -> RuleSet:
+    """One rule set with its cross-validated figures; of p_genuine both without the probe and with it."""
+    fitted = _Fitted(name, judged, layer)
     n = len(judged.labels)
-    given, fired, p = np.empty(n, dtype="U32"), np.full(n, "", dtype=object), np.empty(n)
+    given, fired = np.empty(n, dtype="U32"), np.full(n, "", dtype=object)
+    p, plain = np.empty(n), np.empty(n)
     for fold in range(FOLDS):
         inside, outside = np.flatnonzero(judged.folds != fold), np.flatnonzero(judged.folds == fold)
         learned = _assemble(name, judged.take(inside), fitted.without(fold), fitted.held_out(fold).take(inside))
@@ -211,19 +216,18 @@ def learn_set(name: str, judged: Judged, seed: int = 0) -> RuleSet:
         given[outside] = [(rule.label if rule else Label.FOLLOW_UP).value for rule in rules]
         fired[outside] = [rule.name if rule else "" for rule in rules]
         p[outside] = prepared.values["p_genuine"]
+        assert learned.calibration is not None  # noqa: S101
+        plain[outside] = learned.calibration.probability(learned.odds(prepared)[:, :ODDS])
     held_out = fitted.held_out()
     final = _assemble(name, judged, fitted.without(), held_out)
+    calibration = calibrated(judged, held_out.odds, seed, REPLICATES)
+    probed = calibration.probed
+    if probed is not None:
+        probed = replace(probed, figures=_qualities(judged, p, seed, np.isfinite(held_out.odds[:, -1])))
     return replace(
         final,
         rules=tuple(replace(rule, precision=_precisions(rule, fired, judged)) for rule in final.rules),
-        calibration=replace(
-            _platt(judged, held_out),
-            replicates=_replicas(judged, held_out, seed),
-            figures={
-                where: quality(judged.genuine[rows], p[rows], judged.groups[rows], judged.folds[rows], seed)
-                for where, rows in _sources(judged).items()
-            },
-        ),
+        calibration=replace(calibration, figures=_qualities(judged, plain, seed), probed=probed),
         held_out={
             where: report(given[rows], judged.labels[rows], judged.groups[rows], seed)
             for where, rows in (("sampled", judged.sampled), (WRITTEN, ~judged.sampled))
@@ -234,7 +238,7 @@ def learn_set(name: str, judged: Judged, seed: int = 0) -> RuleSet:
 
 @dataclass(frozen=True, slots=True)
 class _Scored:
-    """Held-out scores of some turns: of each label, shape (n, 9), and the log-odds for p_genuine, shape (n, 2)."""
+    """Held-out scores of some turns: of each label, shape (n, 9), and `RuleSet.odds`."""
 
     labels: Matrix
     odds: Matrix
@@ -246,29 +250,33 @@ class _Scored:
 class _Fitted:
     """The models learned without some folds, each fitted once."""
 
-    def __init__(self, name: str, judged: Judged) -> None:
+    def __init__(self, name: str, judged: Judged, layer: int = LAYER) -> None:
         self._name = name
         self._judged = judged
+        self._layer = layer
+        self._stated = rows_to_learn_from(name, judged)
         self._scores: dict[frozenset[int], RuleSet] = {}
 
     def without(self, *folds: int) -> RuleSet:
         """A set without rules and calibration yet."""
         key = frozenset(folds)
         if key not in self._scores:
-            inside = self._judged.take(np.flatnonzero(~np.isin(self._judged.folds, list(key))))
+            stays = ~np.isin(self._judged.folds, list(key))
+            inside, stated = self._judged.take(np.flatnonzero(stays)), self._stated[stays[self._stated]]
             self._scores[key] = RuleSet(
                 self._name,
                 (),
                 fit_scores(self._name, inside, 1.0, STRENGTH),
                 fit_scores(self._name, inside, SAMPLED_WEIGHT, GENUINE_STRENGTH),
                 fit_trees(self._name, inside),
+                fit_probe(self._judged, stated, self._layer) if len(self._stated) else None,
             )
         return self._scores[key]
 
     def held_out(self, *left_out: int) -> _Scored:
         """Scores of every turn by models that saw neither its fold nor those left out; NaN for the latter's turns."""
-        folds = self._judged.folds
-        labels, odds = np.full((len(folds), len(LABELS)), np.nan), np.full((len(folds), 2), np.nan)
+        folds, n = self._judged.folds, len(self._judged.folds)
+        labels, odds = np.full((n, len(LABELS)), np.nan), np.full((n, PROBED if len(self._stated) else ODDS), np.nan)
         for fold in set(range(FOLDS)) - set(left_out):
             rows = np.flatnonzero(folds == fold)
             features = self._judged.features.take(rows)
@@ -337,7 +345,7 @@ def fit_trees(name: str, judged: Judged) -> Boosted:
 
 def _assemble(name: str, judged: Judged, learned: RuleSet, held_out: _Scored) -> RuleSet:
     """Rules on features, then rules on scores; the thresholds of the latter are put on held-out scores."""
-    calibration = _platt(judged, held_out)
+    calibration = calibrated(judged, held_out.odds)
     readable = fit_rules(name, judged.features, judged.labels, judged.sampled)
     columns = {score_name(label): held_out.labels[:, column] for column, label in enumerate(LABELS)}
     prepared = judged.features.plus({**columns, "p_genuine": calibration.probability(held_out.odds)})
@@ -345,32 +353,6 @@ def _assemble(name: str, judged: Judged, learned: RuleSet, held_out: _Scored) ->
     fired = np.array([readable[index].label.value if index >= 0 else "" for index in decided], dtype="U32")
     scored = fit_scored(name, prepared, judged.labels, judged.sampled, fired)
     return replace(learned, rules=(*readable, *scored), calibration=calibration)
-
-
-def _platt(judged: Judged, held_out: _Scored) -> Calibration:
-    rows = np.flatnonzero(judged.sampled)
-    weights = _weigh(held_out.odds[rows], judged.genuine[rows])
-    return Calibration(weights, (weights,), {})
-
-
-def _replicas(judged: Judged, held_out: _Scored, seed: int) -> tuple[Weights, ...]:
-    """The weights on bootstrap resamples of the conversations with sampled turns."""
-    rows = np.flatnonzero(judged.sampled)
-    odds, genuine = held_out.odds[rows], judged.genuine[rows]
-    rng = np.random.default_rng(seed)
-    members = clusters(judged.groups[rows])
-    drawn = (resampled(members, rng) for _ in range(REPLICATES))
-    return tuple(_weigh(odds[picked], genuine[picked]) for picked in drawn)
-
-
-def _weigh(odds: Matrix, genuine: Flags) -> Weights:
-    from sklearn.linear_model import LogisticRegression
-
-    if genuine.all() or not genuine.any():
-        raise ValueError("of the sampled turns all or none are genuine: nothing to calibrate p_genuine on")
-    model = LogisticRegression(C=1e4).fit(odds, genuine)
-    linear, boosted = (float(x) for x in model.coef_[0])
-    return linear, boosted, float(model.intercept_[0])
 
 
 def _precisions(rule: Rule, fired: NDArray[np.object_], judged: Judged) -> dict[str, Precision]:
@@ -382,10 +364,15 @@ def _precisions(rule: Rule, fired: NDArray[np.object_], judged: Judged) -> dict[
     return found
 
 
-def _sources(judged: Judged) -> dict[str, Flags]:
+def _qualities(judged: Judged, p: Matrix, seed: int, known: Flags | None = None) -> dict[str, dict[str, Any]]:
+    """Of held-out p_genuine by source; of the turns in `known` alone where it is given."""
+    known = np.ones(len(p), dtype=np.bool_) if known is None else known
+    every = {str(source): np.asarray(judged.sources == source) for source in np.unique(judged.sources)}
+    chosen = {where: rows & known for where, rows in {"sampled": judged.sampled, **every}.items()}
     return {
-        "sampled": judged.sampled,
-        **{str(source): np.asarray(judged.sources == source) for source in np.unique(judged.sources)},
+        where: quality(judged.genuine[rows], p[rows], judged.groups[rows], judged.folds[rows], seed)
+        for where, rows in chosen.items()
+        if rows.any()
     }
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import polars as pl
 
+from filters.features import STATE
 from selfplay.atomic import replacing
 from selfplay.errors import UsageError
 from selfplay.evaluation import held_out, report
@@ -67,7 +68,7 @@ def evaluate(
     if CHOICES[tiers]:
         table, models = with_signals(table, signals)
         unwanted = [name for tier, names in SIGNALS.items() if tier not in CHOICES[tiers] for name in names]
-        table = table.drop(unwanted, strict=False)
+        table = table.drop(*unwanted, *(() if "likelihood" in CHOICES[tiers] else (STATE,)), strict=False)
     about = {
         "judged": str(judged),
         "tiers": tiers,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from filters.features import STATE
 from selfplay.atomic import replacing
 from selfplay.errors import UsageError
 from selfplay.inputs.source import keep_apart
@@ -100,7 +101,8 @@ def with_signals(
     table, found = measured(table, {*tiers}, models)
     versions |= found
     if kept is not None:
-        columns = [name for names in SIGNALS.values() for name in names if name in table.columns]
+        signals = (*(name for names in SIGNALS.values() for name in names), STATE)
+        columns = [name for name in signals if name in table.columns]
         with replacing(kept) as path:
             table.select("id", *columns).write_parquet(path, metadata={"models": json.dumps(versions)})
     return table, versions
@@ -169,6 +171,8 @@ def train(
         learned.save(rules)
         for name in [name for name in SETS if only is None and name not in learned.sets]:
             print(f"{name}: not learned, too few sampled turns have all its signals", file=sys.stderr)
+        if STATE in table.columns and "full" in learned.sets and learned.layer is None:
+            print("no probe learned: too few sampled turns have the scorer's hidden states", file=sys.stderr)
         show(learned, _ceilings(table, apart, only, seed) if ceiling else {})
 
 
