@@ -20,8 +20,13 @@ if TYPE_CHECKING:
 
     Matrix = NDArray[np.float64]
 
-LAYER = 20
-"""The layer of the shipped scorer that is read, of 30, counted from 1. Chosen by cross-validation on judged turns."""
+LAYER, LAYERS = 20, 30
+"""The layer of the shipped scorer that is read, counted from 1, of how many. Chosen by cross-validation."""
+
+
+def layer_at_depth(layers: int) -> int:
+    """The layer of a scorer with so many that lies where `LAYER` lies in the shipped one."""
+    return max(1, round(layers * LAYER / LAYERS))
 
 
 @dataclass(frozen=True, slots=True)

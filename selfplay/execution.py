@@ -24,7 +24,7 @@ from selfplay.inputs.quarantine import Quarantine, parse_max_bad
 from selfplay.inputs.source import keep_apart, readable
 from selfplay.interrupt import Interrupt
 from selfplay.job import Job, configure, read_sites
-from selfplay.learned import load_rules, state_layer
+from selfplay.learned import load_rules
 from selfplay.pipeline import Judge
 from selfplay.prompting.templates import ChatTemplate
 from selfplay.rounds import summary as rounds
@@ -65,7 +65,7 @@ def stages(
     """The engine, and the judge of a job that has one; both closed at the end."""
     with ExitStack() as stack:
         gathers = select is not None and scores_what_it_samples(job, config, select)
-        layer = state_layer(load_rules(job.judging.rules)) if gathers and job.judging else None
+        layer = load_rules(job.judging.rules).layer if gathers and job.judging else None
         engine = open_engine(job.engine, config.model, log, job.judging is not None, layer, MAX_TOKENS)
         stack.callback(engine.close)
         if job.judging is None or select is None:

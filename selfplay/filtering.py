@@ -23,7 +23,7 @@ from selfplay.inputs.quarantine import Quarantine
 from selfplay.inputs.source import keep_apart
 from selfplay.inputs.turnrows import iter_turn_rows, left_out, take_from_rows, turn_row_writer
 from selfplay.keeping import Keeping
-from selfplay.learned import load_rules, state_layer
+from selfplay.learned import load_rules
 from selfplay.signals.measure import SIGNALS, STATE
 from selfplay.signals.tiers import CHOICES, Measurer, SignalModels
 from selfplay.signals.writer import scorer_for
@@ -87,7 +87,7 @@ def filter_file(source: str, out: str, how: Filtering, quarantine: Quarantine) -
                 optional=tiers == "auto",
                 reads=rules.tiers,
                 models=SignalModels(scorer),
-                layer=state_layer(rules),
+                layer=rules.layer,
             )
         )
         keep = stack.enter_context(turn_row_writer(out, columns))

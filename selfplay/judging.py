@@ -15,7 +15,7 @@ import filters
 import rerank
 from selfplay.choosing.selection import encoder, select
 from selfplay.config import SelectConfig
-from selfplay.learned import Learned, load_rules, load_weights, state_layer
+from selfplay.learned import Learned, load_rules, load_weights
 from selfplay.pipeline import Judge
 from selfplay.signals.measure import STATE
 from selfplay.signals.tiers import Measurer, Scorer, SignalModels, settle
@@ -91,14 +91,8 @@ def opened(config: SelectConfig, options: Options, scorer: Scorer | None = None)
     encode = encoder(config.tiers)
     models = SignalModels(config.scorer_model, config.cross_encoder)
     skip_cut = not config.allow_truncated
-    measuring = Measurer(
-        config.tiers,
-        _learned(rules, weights),
-        scorer=scorer,
-        skip_cut=skip_cut,
-        models=models,
-        layer=state_layer(rules),
-    )
+    learned = _learned(rules, weights)
+    measuring = Measurer(config.tiers, learned, scorer=scorer, skip_cut=skip_cut, models=models, layer=rules.layer)
     with measuring as measurer:
 
         def judge(turns: pl.DataFrame, sites: pl.DataFrame) -> pl.DataFrame:

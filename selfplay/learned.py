@@ -25,12 +25,6 @@ def load_rules(path: str | None = None) -> Rules:
         raise UsageError(str(error)) from None
 
 
-def state_layer(rules: Rules) -> int | None:
-    """The scorer's layer whose states the rules read; None where they have no probe."""
-    layer: int | None = getattr(rules, "layer", None)
-    return layer
-
-
 def load_weights(path: str | None = None) -> Weights:
     """Ranking weights; the shipped ones without a path. Raises UsageError if they cannot be used."""
     from rerank import WeightsError, load_weights

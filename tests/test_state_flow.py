@@ -13,6 +13,7 @@ import polars as pl
 import pytest
 
 import filters
+from filters.rules import Rules
 from selfplay import dataset, execution, judging, summary
 from selfplay.core import Candidate, Draw
 from selfplay.engines.base import SampleRequest
@@ -119,7 +120,7 @@ def test_likelihoods_stay_where_no_state_can_be_had(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_judged_part_holds_no_states(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(judging, "state_layer", lambda rules: 3)
+    monkeypatch.setattr(Rules, "layer", 3)
     labelled = []
 
     def label(table: pl.DataFrame, rules: Any) -> pl.DataFrame:
@@ -166,7 +167,7 @@ def test_states_are_gathered_only_by_the_very_scorer(
     monkeypatch.setattr(execution, "open_engine", open_engine)
     monkeypatch.setattr(execution, "own_scorer", lambda *_: None)
     monkeypatch.setattr(judging, "opened", lambda *_: nullcontext())
-    monkeypatch.setattr(execution, "state_layer", lambda rules: 20)
+    monkeypatch.setattr(Rules, "layer", 20)
     select = replace(judging.configure(judging.Options(tiers="text"))[0], tiers=("likelihood",), scorer_model=scorer)
     options = {"system": "keep", "tokenizer": None, "judging": judging.Options(), **job}
     asked: Any = SimpleNamespace(**options, engine=EngineOptions(**engine))

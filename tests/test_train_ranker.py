@@ -19,6 +19,8 @@ from selfplay.learning.training import read_judged, with_signals
 from selfplay.signals.measure import SIGNALS
 from selfplay.signals.tiers import SignalModels
 from tests.judged_turns import write_judged
+from tests.test_measure import FakeTemplate
+from tests.test_turn_states import FakeReader
 
 MODELS: dict[str, Any] = {
     "embedder": {"model": "minilm", "revision": "e"},
@@ -126,7 +128,41 @@ def test_a_mistake_is_one_line(judged: Path, tmp_path: Path, args: list[str], me
 
 def test_folds_are_no_more_than_conversations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     few = write_judged(tmp_path, conversations=4)
-    monkeypatch.setattr(ranker, "with_signals", lambda table, kept, models: (table, {}))
+    monkeypatch.setattr(ranker, "with_signals", lambda table, kept, models, states: (table, {}))
     done = train_ranker(few, "-o", tmp_path / "w.json", "--folds", 5)
     assert done.exit_code == 0, done.output
     assert "held out by conversation, 4 folds" in done.output
+
+
+@pytest.mark.parametrize(("scorer", "asked"), [("small", [{"state"}]), ("other", [])])
+def test_states_are_measured_beside_kept_likelihoods_by_their_own_scorer_only(
+    judged: Path, kept: Path, monkeypatch: pytest.MonkeyPatch, scorer: str, asked: list[set[str]]
+) -> None:
+    """A shallow scorer: read where the shipped one is, at two thirds of its depth."""
+    found = []
+
+    class Shallow(FakeReader):
+        layers = 6
+
+        def close(self) -> None: ...
+
+    def measures(table: pl.DataFrame, tiers: set[str], **models: Any) -> pl.DataFrame:
+        found.append(tiers)
+        return really(table, tiers, **models)
+
+    really = training.measure
+    record = {"scorer": MODELS["scorer"] | {"model": scorer}}
+    monkeypatch.setattr(training, "measure", measures)
+    monkeypatch.setattr(training, "expected_versions", lambda tier, model: record)
+    monkeypatch.setattr(training, "signal_versions", lambda *_: record)
+    monkeypatch.setattr(training, "default_scorer", lambda model: (Shallow(), FakeTemplate()))
+    before = pl.read_parquet(kept)
+    assert with_signals(read_judged(judged), kept, states=False)[1] == MODELS
+    table, versions = with_signals(read_judged(judged), kept)
+    assert found == asked
+    if asked:
+        assert versions == {**MODELS, "turn_state": {"layer": 4}}
+        assert {state[3] for state in table["turn_state"].drop_nulls().to_list()} == {4}
+        assert pl.read_parquet(kept).drop("turn_state").equals(before)
+        assert with_signals(read_judged(judged), kept)[1] == versions, "kept the next time"
+        assert found == asked

@@ -14,6 +14,8 @@ from tests.test_measure import FakeScorer, FakeTemplate, site
 class FakeReader(FakeScorer):
     """The state of a turn: length of its prefix, last token of it (the header), number of tokens, and the layer."""
 
+    layers = 4
+
     def read(self, requests, layer):
         scores = self.score(requests)
         return [

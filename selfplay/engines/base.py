@@ -124,7 +124,13 @@ class Engine(Protocol):
 
 @runtime_checkable
 class Reader(Protocol):
-    """An engine that can tell what a layer of the model holds, besides logprobs."""
+    """An engine that can tell what a layer of the model holds, besides logprobs.
+
+    Attributes:
+        layers: How many there are; 0 where this model's cannot be read.
+    """
+
+    layers: int
 
     def read(self, requests: Sequence[ScoreRequest], layer: int) -> list[list[Reading]]:
         """Logprobs as by `Engine.score`, and the mean state after `layer` (counted from 1), in the same pass.

@@ -73,7 +73,7 @@ class TransformersEngine:
         except ImportError:
             raise EngineError(NEEDS) from None
         from selfplay.engines.forward import choose_path
-        from selfplay.engines.states import check_layer
+        from selfplay.engines.states import check_layer, layers_of
         from selfplay.models import resolve
         from selfplay.prompting.tokenizer import load_tokenizer
 
@@ -87,6 +87,7 @@ class TransformersEngine:
         self._tokenizer = load_tokenizer(model, revision)
         self._model: Any = _load(resolve(model), revision, _device(device), dtype)
         self.branched, self._why = choose_path(self._model)
+        self.layers = len(layers_of(self._model))
         if state_layer is not None:
             check_layer(self._model, state_layer, model)
         self._state_layer, self._state_tokens = state_layer, state_tokens

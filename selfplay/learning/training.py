@@ -1,4 +1,4 @@
-"""Learns the rule set from judged turns, by measuring them as a run does; `training_ranker` learns the weights."""
+"""Learns the rule set from judged turns, by measuring them as a run does; `learning.ranker` learns the weights."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from filters.features import STATE
+from filters.probe import LAYER, layer_at_depth
 from selfplay.atomic import replacing
 from selfplay.errors import UsageError
 from selfplay.inputs.source import keep_apart
@@ -66,19 +67,26 @@ def measured(table: pl.DataFrame, tiers: Collection[str], models: SignalModels) 
     with ExitStack() as stack:
         if "embedding" in tiers:
             found["embedder"] = load_embedder()
-        if "likelihood" in tiers:
+        if {"likelihood", "state"} & {*tiers}:
             found["scorer"], found["template"] = default_scorer(models.scorer)
             stack.callback(found["scorer"].close)
+            found["layer"] = layer_at_depth(found["scorer"].layers) if found["scorer"].layers else None
         if "cross" in tiers and models.cross_encoder:
             found["cross_encoder"] = load_cross_encoder(models.cross_encoder)
         table = measure(table, tiers, **found)
-    return table, signal_versions(found.get("embedder"), found.get("template"), found.get("cross_encoder"))
+    versions = signal_versions(found.get("embedder"), found.get("template"), found.get("cross_encoder"))
+    return table, versions | ({STATE: {"layer": found["layer"]}} if "layer" in found else {})
 
 
 def with_signals(
-    table: pl.DataFrame, kept: Path | None, models: SignalModels | None = None
+    table: pl.DataFrame, kept: Path | None, models: SignalModels | None = None, states: bool = True
 ) -> tuple[pl.DataFrame, dict[str, Any]]:
     """The table with all signals, from `kept` what is there, else measured and put there; and what measured them.
+
+    That is the record of `signal_versions`, and under `turn_state` the layer that was read.
+
+    Args:
+        states: The scorer's hidden states are wanted too where they were not kept with the likelihoods.
 
     Raises:
         UsageError: The file cannot be used, or was measured with other models than those named.
@@ -95,10 +103,12 @@ def with_signals(
                     f"{kept} was measured with the {part.replace('_', '-')} {versions[part].get('model')!r}, not "
                     f"{models.named[tier]!r}; name another file with --signals, or delete it to measure anew"
                 )
-    tiers = [tier for tier in ("embedding", "likelihood", *models.named) if PARTS[tier] not in versions]
+    tiers = {tier for tier in ("embedding", "likelihood", *models.named) if PARTS[tier] not in versions}
+    if states and "likelihood" not in tiers and STATE not in table.columns and _ours(versions, models):
+        tiers.add("state")
     if not tiers:
         return table, versions
-    table, found = measured(table, {*tiers}, models)
+    table, found = measured(table, tiers, models)
     versions |= found
     if kept is not None:
         signals = (*(name for names in SIGNALS.values() for name in names), STATE)
@@ -106,6 +116,12 @@ def with_signals(
         with replacing(kept) as path:
             table.select("id", *columns).write_parquet(path, metadata={"models": json.dumps(versions)})
     return table, versions
+
+
+def _ours(versions: Mapping[str, Any], models: SignalModels) -> bool:
+    """Whether what measured the likelihoods is the scorer that would measure more here."""
+    part = PARTS["likelihood"]
+    return bool(versions[part] == expected_versions("likelihood", models.scorer).get(part))
 
 
 def refuse_unwritable(judged: Path, out: Path, kept: Path | None) -> None:
@@ -157,7 +173,7 @@ def train(
         raise UsageError("--scorer-model: the set `text` measures nothing; leave one out")
     table = read_judged(folder)
     refuse_unwritable(folder, rules, kept)
-    with one_line_for(folder):  # so is whether there is enough to learn from
+    with one_line_for(folder):  # whether there is enough to learn from, before measuring takes minutes
         divided(table, "text", apart, seed)
     versions: dict[str, Any] = {}
     if only != "text":
@@ -167,7 +183,8 @@ def train(
         from filters.learning import learn as rules_from
         from selfplay.learning.shown import show
 
-        learned = rules_from.train(table, versions, seed, min_precision or {}, apart, only)
+        layer = versions.pop(STATE, {}).get("layer") or LAYER
+        learned = rules_from.train(table, versions, seed, min_precision or {}, apart, only, layer)
         learned.save(rules)
         for name in [name for name in SETS if only is None and name not in learned.sets]:
             print(f"{name}: not learned, too few sampled turns have all its signals", file=sys.stderr)

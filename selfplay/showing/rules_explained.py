@@ -21,7 +21,6 @@ from selfplay.errors import UsageError
 from selfplay.filtering import CARRIED, chosen_rules
 from selfplay.inputs.quarantine import Quarantine
 from selfplay.inputs.turnrows import iter_turn_rows, left_out, take_from_rows
-from selfplay.learned import state_layer
 from selfplay.pages import Page
 from selfplay.signals.tiers import CHOICES, Measurer
 from selfplay.terminal import one_line, printable
@@ -53,7 +52,7 @@ def explain_row(source: str, key: str | None, row: int | None, rules: str | None
         {"rules": loaded.models},
         optional=tiers == "auto",
         reads=loaded.tiers,
-        layer=state_layer(loaded),
+        layer=loaded.layer,
     )
     with measuring as measurer:
         table = measurer(take_from_rows(table, CARRIED))
