@@ -13,6 +13,7 @@ import polars as pl
 
 import filters
 import rerank
+from filters.features import compute
 from selfplay.choosing.selection import encoder, select
 from selfplay.config import SelectConfig
 from selfplay.learned import Learned, load_rules, load_weights
@@ -97,8 +98,9 @@ def opened(config: SelectConfig, options: Options, scorer: Scorer | None = None)
 
         def judge(turns: pl.DataFrame, sites: pl.DataFrame) -> pl.DataFrame:
             table = measurer(with_context(turns, sites))
-            labelled = filters.label(table, rules).drop(STATE, SAMPLED_STATE, strict=False)
-            table = rank(labelled, weights, by="site_id")
+            features = compute(table)
+            labelled = filters.label(table, rules, features).drop(STATE, SAMPLED_STATE, strict=False)
+            table = rank(labelled, weights, "site_id", features)
             # With diversity what is chosen here is provisional: a run chooses again once all sites are there.
             chosen = select(
                 table, config.min_groundedness, config.allow_truncated, config.select, config.diversity, encode

@@ -123,9 +123,9 @@ def test_a_judged_part_holds_no_states(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Rules, "layer", 3)
     labelled = []
 
-    def label(table: pl.DataFrame, rules: Any) -> pl.DataFrame:
+    def label(table: pl.DataFrame, *given: Any) -> pl.DataFrame:
         labelled.append(table["turn_state"].to_list())
-        return really(table, rules)
+        return really(table, *given)
 
     really = filters.label
     monkeypatch.setattr(filters, "label", label)
