@@ -15,13 +15,8 @@ from selfplay.errors import UsageError
     "         selfplay evaluate mine.jsonl --no-learning   (the shipped rules and weights on your turns)",
     short_help="Tell how good filter and ranking are, on judged turns.",
 )
-@click.argument("judged", type=click.Path(path_type=Path), metavar="JUDGED")
-@click.option(
-    "--signals",
-    type=click.Path(path_type=Path),
-    metavar="PARQUET",
-    help="Keep the measured signals here, and take them from here if they are there.",
-)
+@options.judged
+@options.signals
 @click.option(
     "-o",
     "--out",

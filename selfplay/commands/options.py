@@ -140,6 +140,7 @@ cross_encoder = click.option(
     help="sentence-transformers CrossEncoder, folder or Hugging Face id, for one more signal; the weights must have "
          "been learned with it.",
 )  # fmt: skip
+judged = click.argument("judged", type=click.Path(path_type=Path), metavar="JUDGED")
 signals = click.option(
     "--signals", type=click.Path(path_type=Path), metavar="PARQUET",
     help="Keep the measured signals here, and take them from here if they are there.",

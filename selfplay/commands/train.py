@@ -36,7 +36,7 @@ class MinPrecision(click.ParamType):  # type: ignore[type-arg]
 @click.command(
     "train", epilog="Example: selfplay train filters/judged -o rules.json --min-precision identity_leakage=0.95"
 )
-@click.argument("judged", type=click.Path(path_type=Path), metavar="JUDGED")
+@options.judged
 @click.option(
     "-o",
     "--out",

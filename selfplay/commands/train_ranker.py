@@ -14,7 +14,7 @@ from selfplay.commands import options
     epilog="Example: selfplay train-ranker filters/judged -o weights.json --signals signals.parquet\n\n"
     "         selfplay train-ranker judged.jsonl -o weights.json --cross-encoder cross-encoder/ms-marco-MiniLM-L6-v2",
 )
-@click.argument("judged", type=click.Path(path_type=Path), metavar="JUDGED")
+@options.judged
 @click.option(
     "-o", "--out", type=click.Path(path_type=Path), required=True, metavar="FILE", help="Write the weights here."
 )
