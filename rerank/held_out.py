@@ -8,13 +8,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from rerank.evaluation import assign_folds, figures
-from rerank.learn import train
-from rerank.rank import rank
-from rerank.weights import TIER_SETS, Weights
-
-WRITTEN = "written"
-"""The `source` of turns that were composed, not sampled."""
+from rerank.evaluation import CrossValidation, assign_folds, figures
+from rerank.learn import WRITTEN, learnable
+from rerank.weights import Weights
 
 
 def held_out(table: pl.DataFrame, folds: int = 5, seed: int = 0, **options: Any) -> dict[str, pl.DataFrame]:
@@ -25,18 +21,14 @@ def held_out(table: pl.DataFrame, folds: int = 5, seed: int = 0, **options: Any)
     Args:
         table: Judged turns as `rerank.learn.train` takes them; `context` says which belong to one conversation, else
             `site_id` does.
-        options: Go to `rerank.learn.train`.
+        options: For `rerank.learn.fit`.
     """
     by = "context" if "context" in table.columns else "site_id"
-    fold = assign_folds(table[by], folds, seed)
-    parts: dict[str, list[pl.DataFrame]] = {}
-    for number in sorted(fold.unique()):
-        weights = train(table.filter(fold != number), **options)
-        names = [name for name in weights.models if "wording" in name] or list(weights.models)
-        for name in names:
-            only = replace(weights, models={name: weights.models[name], "text": weights.models["text"]})
-            parts.setdefault(name, []).append(rank(table.filter(fold == number), only))
-    return {name: pl.concat(parts[name]) for name in TIER_SETS if name in parts}
+    crossing = CrossValidation(table, assign_folds(table[by], folds, seed), **options)
+    sets = learnable(table.columns)
+    names = [name for name in sets if "wording" in name] or sets
+    ranked = {name: crossing.rank(sets=(name, "text")) for name in names}
+    return {name: found for name, found in ranked.items() if (found["ranked_with"] == name).any()}
 
 
 def report(ranked: dict[str, pl.DataFrame]) -> dict[str, dict[str, dict[str, float]]]:

@@ -29,6 +29,8 @@ QUANTILES = (0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99)
 """Where the shapes bend: quantiles of the training values."""
 GENUINE = "follow_up"
 """The label of a turn that is one."""
+WRITTEN = "written"
+"""The `source` of turns that were composed, not sampled."""
 
 _WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
 
@@ -37,9 +39,7 @@ def train(
     table: pl.DataFrame,
     *,
     measured_with: Mapping[str, Any] | None = None,
-    penalty: float = 0.05,
-    sampled_weight: float = 8.0,
-    genuine: float = 0.4,
+    **options: Any,
 ) -> Weights:
     """Fits one model per tier set whose signals the table has.
 
@@ -47,9 +47,7 @@ def train(
         table: Judged turns: `site_id`, `turn`, `answer`, `history` or `query`, `grade` (0..3); optional signals and
             `source`, where `written` marks composed turns, and `label`.
         measured_with: What measured the signals, recorded in the weights.
-        penalty: L2 penalty on the standardised slopes, against the mean cross-entropy (nats).
-        sampled_weight: Weight of a turn that a model sampled, against 1 for a composed one.
-        genuine: Share of the target that is whether the turn is genuine; the rest is its grade.
+        options: For `fit`.
 
     Raises:
         ValueError: No judged turns, or a column that is missing.
@@ -58,7 +56,7 @@ def train(
     if absent or not len(table):
         raise ValueError(f"training needs the column `{absent[0]}`" if absent else "no judged turns to train on")
     common = common_words(table)
-    models = fit(spoken_turns(table, common), penalty=penalty, sampled_weight=sampled_weight, genuine=genuine)
+    models = fit(spoken_turns(table, common), **options)
     return Weights(models, common, measured_with or {}, {"rows": len(table), "hash": training_hash(table)})
 
 
@@ -80,25 +78,32 @@ def fit(
 
     Args:
         spoken: What `spoken_turns` gives.
-        sets: Those that are wanted.
+        penalty: L2 penalty on the standardised slopes, against the mean cross-entropy (nats).
+        sampled_weight: Weight of a turn that a model sampled, against 1 for a composed one.
+        genuine: Share of the target that is whether the turn is genuine; the rest is its grade.
         without: Signals to leave out, to see what they are worth.
+        sets: Those that are wanted.
     """
-    written = spoken["source"] == "written" if "source" in spoken.columns else pl.repeat(False, len(spoken), eager=True)
+    written = spoken["source"] == WRITTEN if "source" in spoken.columns else pl.repeat(False, len(spoken), eager=True)
     weight = np.where(written.to_numpy(), 1.0, sampled_weight)
     grade = np.clip(spoken["grade"].to_numpy() / 3, 0, 1).astype(np.float64)
     target = grade
     if "label" in spoken.columns:
         target = (1 - genuine) * grade + genuine * (spoken["label"] == GENUINE).fill_null(False).to_numpy()
     models = {}
-    for name in (name for name in TIER_SETS if name in sets):
-        signals = [signal for tier in name.split("+") for signal in TIER_SIGNALS[tier]]
-        if all(signal in spoken.columns for signal in signals):
-            known = spoken.select(pl.all_horizontal(_any_known(spoken, tier) for tier in name.split("+"))).to_series()
-            mask = known.to_numpy()
-            if mask.any():
-                kept = [signal for signal in signals if signal not in without]
-                models[name] = _fit(spoken.filter(known), kept, target[mask], grade[mask], weight[mask], penalty)
+    for name in (name for name in learnable(spoken.columns) if name in sets):
+        known = spoken.select(pl.all_horizontal(_any_known(spoken, tier) for tier in name.split("+"))).to_series()
+        mask = known.to_numpy()
+        if mask.any():
+            signals = [signal for tier in name.split("+") for signal in TIER_SIGNALS[tier] if signal not in without]
+            models[name] = _fit(spoken.filter(known), signals, target[mask], grade[mask], weight[mask], penalty)
     return models
+
+
+def learnable(columns: Collection[str]) -> list[str]:
+    """The tier sets that a table with these columns has all signals of; those of the text tier are added to any."""
+    tiers = {tier for tier, signals in TIER_SIGNALS.items() if tier == "text" or {*signals} <= {*columns}}
+    return [name for name in TIER_SETS if {*name.split("+")} <= tiers]
 
 
 def common_words(table: pl.DataFrame, share: float = 0.08) -> frozenset[str]:

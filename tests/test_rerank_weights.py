@@ -8,6 +8,7 @@ import pytest
 
 from rerank import WeightsError, load_weights, rank, save_weights
 from rerank.evaluation import auc, cross_validate, selected_genuine
+from rerank.held_out import held_out
 from rerank.learn import train
 from rerank.weights import TIER_SIGNALS, weights_from_json, weights_to_json
 
@@ -159,3 +160,15 @@ def test_cross_validation_of_noise_finds_chance():
 
 def test_auc_counts_ties_half():
     assert auc(np.array([1.0, 2.0]), np.array([1.0, 0.0])) == 0.875
+
+
+def test_held_out_each_set_ranks_alone_and_those_that_cannot_are_left_out():
+    table = judged().with_columns(pl.lit(None, pl.Float64).alias(name) for name in TIER_SIGNALS["embedding"])
+    found = held_out(table, folds=4)
+    assert list(found) == ["text", "text+likelihood"]
+    assert found["text+likelihood"].equals(cross_validate(table, folds=4))
+    assert (
+        found["text"]
+        .drop(TIER_SIGNALS["likelihood"])
+        .equals(cross_validate(table.drop(TIER_SIGNALS["likelihood"]), folds=4))
+    )

@@ -13,10 +13,10 @@ import polars as pl
 from rerank.evaluation.bootstrap import Bootstrap, Estimate, estimate
 from rerank.evaluation.curves import ALL, best_of, ndcg
 from rerank.evaluation.order import auc_of, spearman_of
+from rerank.learn import GENUINE
 
 Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
-GENUINE = "follow_up"
 NEAR = (GENUINE, "off_topic", "generic")
 """Labels of turns that could be a user's: among these a score must tell who reacts to the answer."""
 

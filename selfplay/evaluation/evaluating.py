@@ -11,10 +11,11 @@ from typing import Any
 import polars as pl
 
 from filters.features import STATE
+from rerank.learn import WRITTEN
 from selfplay.atomic import replacing
 from selfplay.errors import UsageError
 from selfplay.evaluation import held_out, report
-from selfplay.evaluation.held_out import WRITTEN, Say
+from selfplay.evaluation.held_out import Say
 from selfplay.learned import load_rules, load_weights
 from selfplay.learning.training import read_judged, with_signals
 from selfplay.signals.measure import SIGNALS, mismatches

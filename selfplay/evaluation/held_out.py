@@ -12,10 +12,10 @@ import polars as pl
 import filters
 import rerank
 from rerank.evaluation import CrossValidation, assign_folds
+from rerank.learn import WRITTEN
 from rerank.learn import train as learn_weights
 
 Say = Callable[[str], None]
-WRITTEN = "written"
 POOL = "pool"
 """What a turn is ranked within: its site of one conversation, sampled and written ones apart."""
 SURVIVAL = ("genuine", "p_genuine")
