@@ -15,7 +15,7 @@ from selfplay.inputs.quarantine import Quarantine
 from selfplay.inputs.turnrows import left_out, read_turn_rows, take_from_rows, write_turn_rows
 from selfplay.learned import load_weights
 from selfplay.showing.ranking import explained, pages, refuse_unknown
-from selfplay.signals.measure import CONTROL_SIGNALS, SIGNALS, available_tiers, default_scorer, measure
+from selfplay.signals.measure import CONTROL_SIGNALS, SIGNALS, available_tiers
 from selfplay.signals.tiers import Measurer, SignalModels, wanted
 from selfplay.signals.wording import WORDING, with_wording
 from selfplay.signals.writer import scorer_for
@@ -100,8 +100,8 @@ def rank_file(
     with Measurer(wanted(how.tiers, learned, models), learned, optional=how.tiers == "auto", models=models) as measurer:
         table = measurer(next(tables))
         yield from measurer.notes
-    if how.control:
-        table = _controlled(table, scorer)
+        if how.control:
+            table = measurer.control(table)
     ranked = rerank.rank(with_wording(table), loaded)
     told = list(pages(ranked, loaded, how.explain_ids))
     parts = ("part_cross",) if ranked["part_cross"].is_not_null().any() else ()
@@ -123,14 +123,6 @@ def rank_file(
     if choosing is not None:
         yield from _about(ranked, choosing.diversity)
     yield from left_out(quarantine)
-
-
-def _controlled(table: pl.DataFrame, scorer: str | None) -> pl.DataFrame:
-    engine, template = default_scorer(scorer)
-    try:
-        return measure(table, {"control"}, scorer=engine, template=template)
-    finally:
-        engine.close()
 
 
 def _chosen(ranked: pl.DataFrame, choosing: Choosing) -> pl.DataFrame:

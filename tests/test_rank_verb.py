@@ -6,7 +6,6 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from selfplay import ranking
 from selfplay.cli import cli
 from selfplay.errors import SelfplayError, TooManyBadRows, UsageError
 from selfplay.signals import tiers
@@ -100,7 +99,7 @@ def test_the_control_is_measured_on_request_and_written(tmp_path, monkeypatch):
     other = [{"role": "user", "content": "Which glue for a cup?"}, {"role": "assistant", "content": "Epoxy."}]
     source, out = tmp_path / "turns.jsonl", tmp_path / "out.jsonl"
     source.write_text("".join(json.dumps(row) + "\n" for row in (*ROWS[:2], ROWS[2] | {"messages": other})))
-    monkeypatch.setattr(ranking, "default_scorer", lambda model: (ClosingScorer(), FakeTemplate()))
+    monkeypatch.setattr(tiers, "default_scorer", lambda model: (ClosingScorer(), FakeTemplate()))
     invoke(source, "-o", out, "--tiers", "text", "--control", catch_exceptions=False)
     gap = len(MESSAGES[-1]["content"]) - len("Epoxy.")
     # The fake scorer's logprobs fall by one for each character before the turn.
@@ -108,6 +107,32 @@ def test_the_control_is_measured_on_request_and_written(tmp_path, monkeypatch):
     assert {row["ranked_with"] for row in read(out)} == {"text+wording"}
     invoke(source, "-o", out, "--tiers", "text")
     assert "answer_pmi_swapped" not in read(out)[0]
+
+
+@pytest.mark.parametrize("reason", [None, "the weights were learned with another"])
+def test_the_control_takes_the_scorer_of_the_likelihoods_loaded_once_and_closed(tmp_path, monkeypatch, reason):
+    """Also where the likelihoods cannot be had, since the weights were learned with another scorer."""
+    source, out = tmp_path / "turns.jsonl", tmp_path / "out.jsonl"
+    cosines = dict.fromkeys(tiers.SIGNALS["embedding"], 0.5)
+    source.write_text("".join(json.dumps(row | cosines) + "\n" for row in ROWS[:2]))
+    events = []
+
+    class Watched(FakeScorer):
+        def close(self):
+            events.append("closed")
+
+    def load(model):
+        events.append("loaded")
+        return Watched(), FakeTemplate()
+
+    monkeypatch.setattr(tiers, "default_scorer", load)
+    monkeypatch.setattr(tiers, "obstacle", lambda tier, *_: reason)
+    done = invoke(source, "-o", out, "--control", catch_exceptions=False)
+    assert events == ["loaded", "closed"]
+    assert "answer_pmi_swapped" in read(out)[0]
+    used = {row["ranked_with"] for row in read(out)}
+    assert used == {"text+wording+embedding" + ("" if reason else "+likelihood")}
+    assert (f"without likelihood signals: {reason}" in done.stderr) == bool(reason)
 
 
 def test_bad_rows_are_counted_and_too_many_write_nothing(tmp_path):

@@ -19,6 +19,7 @@ from selfplay.cli import cli
 from selfplay.errors import EngineError, SelfplayError
 from selfplay.signals import measure, tiers
 from selfplay.signals.tiers import CHOICES, Measurer, settle
+from tests.test_measure import FakeScorer, FakeTemplate
 
 OWN = dict(rerank.load_weights().measured_with)
 """What measured the signals that the shipped weights were learned from."""
@@ -114,6 +115,18 @@ def test_a_model_that_fails_is_noted_once_or_is_an_error() -> None:
     assert measurer.notes == ["without likelihood signals: out of memory"]
     with pytest.raises(SelfplayError, match="no likelihood signals: out of memory"):
         Measurer(CHOICES["all"], {})(table())
+
+
+def test_the_scorer_of_the_control_measures_no_likelihoods_that_the_weights_do_not_know(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tiers, "default_scorer", lambda model: (FakeScorer(), FakeTemplate()))
+    measurer = Measurer(CHOICES["auto"], {"weights": OTHER}, optional=True)
+    first = measurer.control(table())
+    assert {*first.columns} - {*table().columns} == {*measure.CONTROL_SIGNALS}
+    assert not {*measure.LIKELIHOOD_SIGNALS} & {*measurer(first).columns}
+    assert len(measurer.notes) == 1
+    assert "the weights were learned with 'another'" in measurer.notes[0]
 
 
 @pytest.fixture

@@ -180,6 +180,7 @@ class Measurer:
             if reason:
                 raise SelfplayError(f"no {tier} signals: {reason}")
         self._models: dict[str, dict[str, Any]] = {}
+        self._unopposed = set() if scorer is None else {"likelihood"}
         self._own: Engine | None = None
         if scorer is not None:
             self._models["likelihood"] = {
@@ -202,13 +203,24 @@ class Measurer:
             table = self._measured(table, "likelihood", "state")
         return table
 
+    def control(self, table: pl.DataFrame) -> pl.DataFrame:
+        """The table with the control signals, by the scorer of the likelihoods, wanted or not: no rules or weights read
+        them, so it need not be the one that those were learned with.
+
+        Raises:
+            SelfplayError: The scorer cannot be had.
+        """
+        return measure(table, {"control"}, skip_cut=self._skip_cut, **self._loaded("likelihood"))
+
     def _measured(self, table: pl.DataFrame, tier: str, what: str) -> pl.DataFrame:
         """With the signals of `what`, the tier or a part of it, by the models of the tier."""
         try:
-            if tier not in self._models:
-                self._models[tier] = self._load(tier)
+            if tier not in self._unopposed:
+                if reason := obstacle(tier, self._learned, self._named):
+                    raise SelfplayError(reason)
+                self._unopposed.add(tier)
             layer = self._layer if tier == "likelihood" else None
-            return measure(table, {what}, skip_cut=self._skip_cut, layer=layer, **self._models[tier])
+            return measure(table, {what}, skip_cut=self._skip_cut, layer=layer, **self._loaded(tier))
         except SelfplayError as error:
             if tier not in self._optional:
                 raise SelfplayError(f"no {tier} signals: {error}") from None
@@ -217,10 +229,12 @@ class Measurer:
             self.notes.append(f"without {lacking}: {error}")
             return table
 
+    def _loaded(self, tier: str) -> dict[str, Any]:
+        if tier not in self._models:
+            self._models[tier] = self._load(tier)
+        return self._models[tier]
+
     def _load(self, tier: str) -> dict[str, Any]:
-        reason = obstacle(tier, self._learned, self._named)
-        if reason:
-            raise SelfplayError(reason)
         if tier == "embedding":
             return {"embedder": load_embedder()}
         if tier == "cross":
