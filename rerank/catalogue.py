@@ -205,7 +205,8 @@ CATALOGUE: tuple[Signal, ...] = (
         "as good as the judge; few steps, so ties",
     ),
     Signal(
-        "judge_wins", "judge", "0..1", "comparisons won against the site's other candidates, both orders asked",
+        "judge_wins", "judge", "0..M-1 where M turns were compared",
+        "how many of the site's other compared turns it beats, the mean of both orders asked; 1/2 where one is missing",
         "LLM as a judge (Zheng et al. 2023, arXiv 2306.05685)", "two requests per pair of turns",
         "as good as the judge; compares within one site only",
     ),

@@ -1,7 +1,7 @@
 """Chooses among the ranked candidates of a site: the best one that may be chosen, or k different ones, or none.
 
 A site is chosen for by itself unless `diversity` is given: then what was chosen before it in reading order counts too,
-which takes all sites in order. `selfplay.choosing.in_order` does that for a run.
+which takes all sites in order. `choosing.in_order.choose_in_order` does that for a run.
 """
 
 from __future__ import annotations
