@@ -6,42 +6,29 @@ import io
 import json
 import shutil
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 from rich.console import Console
 
 from filters import Rules, load_rules
 from filters.learning import learn
 from rerank import save_weights
 from rerank.learn import train as learn_weights
-from selfplay.cli import cli
-from selfplay.errors import SelfplayError, UsageError
 from selfplay.evaluation import held_out, report
 from selfplay.evaluation.plot import SHOWN
 from selfplay.evaluation.scores import BASELINES, OURS
 from selfplay.evaluation.shown import decimal, interval, percent, show
 from selfplay.learning.training import read_judged
+from tests import verbs
 from tests.judged_turns import learn_roughly, write_judged
 
-
-def evaluate(*args: object) -> Result:
-    done = CliRunner().invoke(cli, ["evaluate", *map(str, args)])
-    assert done.exception is None or isinstance(done.exception, SelfplayError | SystemExit), done.exception
-    return done
-
-
-def mistake(*args: object) -> str:
-    """The one line that a failing call ends in."""
-    done = evaluate(*args)
-    assert done.exit_code != 0
-    text = str(done.exception) if isinstance(done.exception, UsageError) else done.output.strip().splitlines()[-1]
-    assert "\n" not in text
-    return text
+evaluate, mistake = partial(verbs.call, "evaluate"), partial(verbs.mistake, "evaluate")
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -5,36 +5,22 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
-from click.testing import CliRunner, Result
 from rich.console import Console
 
 from filters import load_rules
 from filters.features import SIGNALS
-from selfplay.cli import cli
-from selfplay.errors import SelfplayError, UsageError
 from selfplay.learning.shown import show
+from tests import verbs
 from tests.judged_turns import learn_roughly, write_judged
 
-
-def train(*args: object) -> Result:
-    done = CliRunner().invoke(cli, ["train", *map(str, args)])
-    assert done.exception is None or isinstance(done.exception, SelfplayError | SystemExit), done.exception
-    return done
-
-
-def mistake(*args: object) -> str:
-    """The one line that a failing call ends in."""
-    done = train(*args)
-    assert done.exit_code != 0
-    text = str(done.exception) if isinstance(done.exception, UsageError) else done.output.strip().splitlines()[-1]
-    assert "\n" not in text
-    return text
+train, mistake = partial(verbs.call, "train"), partial(verbs.mistake, "train")
 
 
 @pytest.fixture(scope="module", autouse=True)
