@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from filters.learning import ceiling, learn, quality
+from filters.learning import ceiling, learn, quality, search
 
 TOPICS = ("garden", "kitchen", "engine", "novel", "harbour", "violin", "glacier", "bakery", "orchard", "castle")
 THINGS = ("soil", "copper", "timing", "chapter", "anchor", "string", "meltwater", "dough", "pruning", "tower", "rope")
@@ -49,9 +49,10 @@ def write_judged(folder: Path, conversations: int = 60, sampled: int = 5) -> Pat
 
 
 def learn_roughly(patch: pytest.MonkeyPatch) -> None:
-    """Fewer trees and resamples: seconds become tenths, and nothing that tests look at changes in kind."""
-    patch.setattr(learn, "TREES", learn.TREES | {"n_estimators": 8, "learning_rate": 0.3})
+    """Fewer trees, rounds and resamples: seconds become tenths, and nothing that tests look at changes in kind."""
+    patch.setattr(learn, "TREES", learn.TREES | {"n_estimators": 4, "learning_rate": 0.3})
     patch.setattr(learn, "TOLERANCE", 0.1)
+    patch.setattr(search, "_ROUNDS", 1)
     patch.setattr(learn, "REPLICATES", 5)
     patch.setattr(quality, "DRAWS", 10)
     patch.setattr(ceiling, "TREES", ceiling.TREES | {"max_iter": 4})

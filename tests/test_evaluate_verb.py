@@ -190,6 +190,7 @@ def test_no_turn_is_filtered_or_ranked_by_what_its_conversation_taught(
     monkeypatch.setattr(held_out, "filtered", filtering)
     monkeypatch.setattr(held_out, "learn_weights", learning)
     monkeypatch.setattr(held_out.rerank, "rank", ranking)
+    monkeypatch.setattr(report, "ablation_of", lambda *_: {})  # ranks with other signals, by the same folds
     assert evaluate(judged, "--tiers", "text", "--folds", 4).exit_code == 0
     assert [what for what, *_ in seen] == ["rules"] * 4 + ["rules", "weights"] + ["weights"] * 4
     assert not any(learned & judged for _, learned, judged, _ in seen)

@@ -249,7 +249,7 @@ def small() -> Iterator[None]:
     """The whole procedure with fewer features, trees and draws, and without rules, of which p_genuine knows nothing."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(learn, "INPUTS", dict.fromkeys(learn.INPUTS, ("chars", "new")))
-        patch.setattr(learn, "TREES", {**learn.TREES, "n_estimators": 10, "max_features": None})
+        patch.setattr(learn, "TREES", {**learn.TREES, "n_estimators": 2, "max_features": None})
         patch.setattr(learn, "REPLICATES", 10)
         patch.setattr(learn, "fit_rules", lambda *_: ())
         patch.setattr(learn, "fit_scored", lambda *_: ())

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from filters import load_rules
 from filters.features import SIGNALS
+from filters.learning import learn
 from selfplay.learning.shown import show
 from tests import verbs
 from tests.judged_turns import learn_roughly, write_judged
@@ -90,14 +91,10 @@ def test_the_same_seed_gives_the_same_rules(judged: Path, tmp_path: Path, traine
     assert (tmp_path / "r.json").read_bytes() == trained[0].read_bytes()
 
 
-def test_without_turns_apart_none_is_certified(judged: Path, tmp_path: Path) -> None:
-    done = train(judged, "-o", tmp_path / "r.json", "--set", "text", "--apart", 0, "--no-ceiling")
-    assert "none certified (nothing was kept apart)" in done.output
-    rules = load_rules(str(tmp_path / "r.json"))
-    assert all(rule.certified is None for rule in rules.sets["text"].rules)
-
-
-def test_it_takes_a_file_as_judges_write_it(judged: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def unproved(judged: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """Learned without turns kept apart, from a file as judges write it."""
+    folder = tmp_path_factory.mktemp("unproved")
     contexts = {row["id"]: row["messages"] for row in lines(judged / "contexts.jsonl")}
     rows = [
         {
@@ -109,14 +106,30 @@ def test_it_takes_a_file_as_judges_write_it(judged: Path, tmp_path: Path) -> Non
         }
         for number, row in enumerate(lines(judged / "judged_turns.jsonl"))
     ]
-    (tmp_path / "judged.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    done = train(tmp_path / "judged.jsonl", "-o", tmp_path / "r.json", "--set", "text", "--apart", 0, "--no-ceiling")
-    assert "480 judged turns of 60 conversations (300 tiny, 180 written)" in done.output
-    assert load_rules(str(tmp_path / "r.json")).sets["text"].rules
+    (folder / "judged.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    out = folder / "r.json"
+    done = train(folder / "judged.jsonl", "-o", out, "--set", "text", "--apart", 0, "--no-ceiling")
+    return out, done.output
+
+
+def test_without_turns_apart_none_is_certified(unproved: tuple[Path, str]) -> None:
+    path, text = unproved
+    assert "none certified (nothing was kept apart)" in text
+    assert all(rule.certified is None for rule in load_rules(str(path)).sets["text"].rules)
+
+
+def test_it_takes_a_file_as_judges_write_it(unproved: tuple[Path, str]) -> None:
+    path, text = unproved
+    assert "480 judged turns of 60 conversations (300 tiny, 180 written)" in text
+    assert load_rules(str(path)).sets["text"].rules
 
 
 @pytest.mark.parametrize("known", [1.0, 0.1])
-def test_a_probe_is_learned_from_kept_states_where_there_are_enough(judged: Path, tmp_path: Path, known: float) -> None:
+def test_a_probe_is_learned_from_kept_states_where_there_are_enough(
+    judged: Path, tmp_path: Path, known: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(learn.INPUTS, "full", ("chars", "answer_pmi"))
+    monkeypatch.setattr(learn, "fit_scored", lambda *_: ())
     rng = np.random.default_rng(0)
     turns = lines(judged / "judged_turns.jsonl")
     states = rng.normal(size=(len(turns), 6)) + np.array([[3.0 * (row["label"] == "follow_up")] for row in turns])
