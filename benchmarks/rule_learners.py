@@ -193,7 +193,7 @@ def main() -> None:
         table, _ = read_signals(given.signals, table)
     judged = learn.read(table, given.seed)
     judged, _ = learn.divided(judged, np.zeros(len(judged.labels), dtype=bool), given.set)[given.set]
-    columns = np.nan_to_num(judged.features.matrix(ceiling.inputs(given.set)), nan=0.0)
+    columns = np.nan_to_num(judged.features.matrix(ceiling.inputs(judged.tiers)), nan=0.0)
     print(f"{given.set}: {len(judged.labels)} turns, {columns.shape[1]} features, {learn.FOLDS} folds")
     results: dict[str, Any] = {}
     for name in (READABLE, OURS, *LEARNERS, CEILING):

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from filters.checking import numbers
 from filters.errors import RulesError
 from filters.features import Features
-from filters.scores import measured, numbers
+from filters.scores import measured
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

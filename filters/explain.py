@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from filters.evidence import quote
+from filters.features import STATE
 from filters.labels import Label
 from filters.wording import called, valued
 
@@ -87,14 +86,6 @@ def likelihood(rules: RuleSet, features: Features, row: int) -> list[Contributio
     return rules.genuine.contributions(features, row, Label.FOLLOW_UP) if rules.genuine else []
 
 
-def probed(rules: RuleSet, features: Features, row: int) -> float | None:
-    """The probe's log-odds of a follow-up on one turn; None without a probe, and where the state is unknown."""
-    if rules.probe is None:
-        return None
-    found = float(rules.probe.log_odds(features.take(np.array([row])))[0])
-    return found if found == found else None
-
-
 def brief(rules: RuleSet, features: Features, row: int, label: Label, rule: str | None, why: str | None) -> list[str]:
     """The short form: the rule that decided with its values, and the largest contributions to the label's score.
 
@@ -109,4 +100,5 @@ def brief(rules: RuleSet, features: Features, row: int, label: Label, rule: str 
 def told(entry: Contribution) -> str:
     """E.g. `question marks 2 (+0.41)`."""
     name, value, adds = entry
-    return f"{called(name)} {valued(name, value)} ({adds:+.2f})"
+    has = "" if name == STATE else f" {valued(name, value)}"
+    return f"{called(name)}{has} ({adds:+.2f})"

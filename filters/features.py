@@ -27,7 +27,7 @@ class Feature:
     """One number per turn.
 
     Attributes:
-        tier: `text`, `embedding` or `likelihood`.
+        tier: `text`, `embedding`, `likelihood`, or `score` of a rule set.
         low, high: The range of its values.
         says: Words for it in a sentence: "<says> is at least 0.9".
         catches: What it is for.
@@ -47,7 +47,7 @@ MATCHED_ROWS = 16_384
 """Turns in which patterns are sought together."""
 
 STATE = "turn_state"
-"""Column of the scorer's hidden state at a turn, d numbers each; of the likelihood tier."""
+"""Column of the scorer's hidden state at a turn, d numbers each: the tier `state`, which no test can read."""
 
 _COUNT = float("inf")
 
@@ -96,9 +96,9 @@ SCORES = (
 FEATURES: dict[str, Feature] = {feature.name: feature for feature in (*TEXT, *SIGNALS, *SCORES)}
 SETS: dict[str, tuple[str, ...]] = {
     "text": ("text",),
-    "full": ("text", "embedding", "likelihood"),
+    "full": ("text", "embedding", "state", "likelihood"),
 }
-"""The rule sets there are, and the tiers whose features their rules and scores read."""
+"""The rule sets there are, and the tiers that their rules and scores may read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +131,7 @@ class Features:
         """The same rows as if only these tiers had been measured."""
         unknown = np.full(len(self), np.nan)
         known = {name: column if FEATURES[name].tier in tiers else unknown for name, column in self.values.items()}
-        return Features(known, self.english, self.states if "likelihood" in tiers else None)
+        return Features(known, self.english, self.states if "state" in tiers else None)
 
     def plus(self, columns: dict[str, NDArray[np.float64]]) -> Features:
         """The same rows with more columns."""

@@ -47,3 +47,6 @@ _DEFINITIONS = {
     Label.OFF_TOPIC: "A self-contained new request or remark without a tie to the answer.",
     Label.FOLLOW_UP: "A user who reacts to this answer.",
 }
+
+LABELS = tuple(label.value for label in Label)
+"""Their names, in the order that learned weights have."""

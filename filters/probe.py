@@ -1,4 +1,4 @@
-"""A linear probe (Alain & Bengio 2016): what the scorer's hidden states say of a turn, as log-odds of a follow-up.
+"""A linear probe (Alain & Bengio 2016, arXiv 1610.01644): what the scorer's hidden state says for each label.
 
 The state of a turn is the mean, over its first tokens, of the residual stream after one layer, read with the whole
 conversation before it. The likelihoods are what the last layer makes of it; a middle one still knows more.
@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from filters.checking import by_label, numbers, short
 from filters.errors import RulesError
 from filters.features import STATE, Features
-from filters.scores import is_number, numbers
+from filters.labels import LABELS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -31,43 +32,52 @@ def layer_at_depth(layers: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """Logistic regression on d numbers; what they were centered and scaled by is folded into the weights.
+    """What d numbers add to the log-odds of each label; 0 on average over the turns it was learned from.
 
     Attributes:
         layer: After which layer of the scorer, counted from 1, the states are read.
-        weights: d numbers.
-        low, high: The log-odds of the turns it was learned from lie in these bounds; nothing is extrapolated beyond.
+        weights: One row of d per label, in the order of `LABELS`.
+        offsets: One per label; what the numbers were centered by is folded into them.
+        low, high: Per label, bounds of what the probe said in training; nothing is extrapolated beyond.
     """
 
     layer: int
-    weights: tuple[float, ...]
-    intercept: float
-    low: float
-    high: float
+    weights: tuple[tuple[float, ...], ...]
+    offsets: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
 
-    def log_odds(self, features: Features) -> Matrix:
-        """Shape (n,); NaN where the state is unknown.
+    def known(self, features: Features) -> NDArray[np.bool_]:
+        """Which rows have a state; shape (n,)."""
+        if features.states is None:
+            return np.zeros(len(features), dtype=np.bool_)
+        return np.asarray(np.isfinite(features.states[:, 0]), dtype=np.bool_)
+
+    def logits(self, features: Features) -> Matrix:
+        """Shape (n, 9); 0 where the state is unknown.
 
         Raises:
             ValueError: The states are not d numbers.
         """
-        if features.states is None:
-            return np.full(len(features), np.nan)
-        if features.states.shape[1] != len(self.weights):
+        found = np.zeros((len(features), len(LABELS)))
+        known = self.known(features)
+        if features.states is None or not known.any():
+            return found
+        if features.states.shape[1] != len(self.weights[0]):
             raise ValueError(
                 f"`{STATE}` has {features.states.shape[1]} numbers a turn, the probe of the rules reads "
-                f"{len(self.weights)}; another scorer measured it"
+                f"{len(self.weights[0])}; another scorer measured it"
             )
-        found = features.states @ np.array(self.weights) + self.intercept
-        return np.asarray(np.clip(found, self.low, self.high), dtype=np.float64)
+        said = features.states[known] @ np.array(self.weights).T + np.array(self.offsets)
+        found[known] = np.clip(said, self.low, self.high)
+        return found
 
     def to_json(self) -> dict[str, Any]:
         """Numbers with six significant digits."""
-        names = ("intercept", "low", "high")
         return {
             "layer": self.layer,
-            **{name: float(f"{getattr(self, name):.6g}") for name in names},
-            "weights": [float(f"{weight:.6g}") for weight in self.weights],
+            **{name: short(getattr(self, name)) for name in ("offsets", "low", "high")},
+            "weights": {label: short(row) for label, row in zip(LABELS, self.weights, strict=True)},
         }
 
     @classmethod
@@ -78,17 +88,12 @@ class Probe:
         layer, weights = data.get("layer"), data.get("weights")
         if not isinstance(layer, int) or isinstance(layer, bool) or layer < 1:
             raise RulesError(f"{place}.layer must be the number of a layer, counted from 1")
-        if not isinstance(weights, list) or not weights:
-            raise RulesError(f"{place}.weights must be a list of numbers")
-        for name in ("intercept", "low", "high"):
-            if not is_number(data.get(name)):
-                raise RulesError(f"{place}.{name} must be a number")
-        if data["low"] > data["high"]:
-            raise RulesError(f"{place}.low is above high")
-        return cls(
-            layer,
-            numbers(weights, len(weights), f"{place}.weights"),
-            float(data["intercept"]),
-            float(data["low"]),
-            float(data["high"]),
+        first = next(iter(weights.values()), None) if isinstance(weights, dict) else None
+        if not isinstance(first, list) or not first:
+            raise RulesError(f"{place}.weights must have one list for each label")
+        offsets, low, high = (
+            numbers(data.get(name), len(LABELS), f"{place}.{name}") for name in ("offsets", "low", "high")
         )
+        if any(least > most for least, most in zip(low, high, strict=True)):
+            raise RulesError(f"{place}.low is above high")
+        return cls(layer, by_label(weights, len(first), f"{place}.weights", LABELS), offsets, low, high)

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from filters.checking import is_number
 from filters.errors import RulesError
 from filters.features import FEATURES, Features
 from filters.labels import Label
-from filters.scores import is_number
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

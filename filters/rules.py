@@ -21,10 +21,9 @@ from filters.boosted import Boosted
 from filters.calibration import Calibration, log_odds
 from filters.errors import RulesError
 from filters.features import FEATURES, SETS, Features
-from filters.labels import Label
-from filters.probe import Probe
+from filters.labels import LABELS, Label
 from filters.rule import Rule, read_rule, rule_as_json
-from filters.scores import LABELS, Scores, score_name
+from filters.scores import Scores, score_name
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -42,9 +41,7 @@ class RuleSet:
         scores: Tell the labels apart; None where no rule tests a score.
         genuine: The like, learned foremost from sampled turns; with `boosted` it makes p_genuine.
         boosted: Trees learned from sampled turns alone.
-        probe: Reads the scorer's hidden states, which adds to p_genuine where they are known; None where none was
-            learned.
-        calibration: Weighs the two, and with the probe the three. None without scores.
+        calibration: Weighs the two. None without scores.
         held_out: Cross-validated figures of the whole set: labels, genuine, confusion.
     """
 
@@ -53,7 +50,6 @@ class RuleSet:
     scores: Scores | None = None
     genuine: Scores | None = None
     boosted: Boosted | None = None
-    probe: Probe | None = None
     calibration: Calibration | None = None
     held_out: Mapping[str, Any] = field(default_factory=dict)
 
@@ -61,7 +57,7 @@ class RuleSet:
     def tiers(self) -> frozenset[str]:
         """Tiers that any enabled rule or the scores read."""
         read = {tier for rule in self.rules if rule.enabled for tier in rule.tiers} - {"score"}
-        return frozenset(read.union(FEATURES[name].tier for name in (self.scores.inputs if self.scores else ())))
+        return frozenset(read.union(*(scores.tiers for scores in (self.scores, self.genuine) if scores)))
 
     def prepare(self, features: Features) -> Features:
         """The features with the columns of `features.SCORES`; NaN without scores."""
@@ -73,19 +69,15 @@ class RuleSet:
         return features.plus({**columns, "p_genuine": self.calibration.probability(self.odds(features))})
 
     def odds(self, features: Features) -> NDArray[np.float64]:
-        """Log-odds of a follow-up by the linear score and by the trees, and by the probe if there is one.
-
-        The set must have scores. Shape (n, 2) or (n, 3); the third is NaN where the state is unknown.
-        """
+        """Log-odds of a follow-up by the linear score and by the trees, shape (n, 2). The set must have scores."""
         assert self.genuine is not None and self.boosted is not None  # noqa: S101, PT018
         linear = self.genuine.probabilities(features)[:, LABELS.index(Label.FOLLOW_UP.value)]
-        both = log_odds(linear), self.boosted.log_odds(features)
-        return np.column_stack(both if self.probe is None else [*both, self.probe.log_odds(features)])
+        return np.column_stack([log_odds(linear), self.boosted.log_odds(features)])
 
     def knows(self, features: Features) -> NDArray[np.bool_]:
         """Which rows have what the set needs; shape (n,). `text` knows all."""
-        if self.scores is not None:
-            return self.scores.known(features)
+        if self.scores is not None and self.genuine is not None:
+            return self.scores.known(features) & self.genuine.known(features)
         signals = {test.feature for rule in self.rules for test in rule.tests if FEATURES[test.feature].tier != "text"}
         known = np.ones(len(features), dtype=np.bool_)
         for name in signals & features.values.keys():
@@ -140,8 +132,9 @@ class Rules:
 
     @property
     def layer(self) -> int | None:
-        """The layer whose states the sets' probe reads; None where there is no probe."""
-        return next((rules.probe.layer for rules in self.sets.values() if rules.probe is not None), None)
+        """The scorer's layer whose states the sets read; None where they read none."""
+        scores = (found for rules in self.sets.values() for found in (rules.scores, rules.genuine) if found)
+        return next((found.probe.layer for found in scores if found.probe is not None), None)
 
     def only(self, name: str) -> Rules:
         """The file without its other sets. Raises: RulesError if it lacks this one."""
@@ -246,31 +239,21 @@ def _rule_set(name: str, data: Any, place: str) -> RuleSet:
         for rule in rules:
             if "score" in rule.tiers:
                 raise RulesError(f"{place}: rule {rule.name!r} tests a score, but the set has no `scores`")
-    elif not {FEATURES[feature].tier for feature in (*scores.inputs, *genuine.inputs, *boosted.inputs)} <= set(
-        SETS[name]
-    ):
-        raise RulesError(f"{place}.scores reads a tier which {name!r} is without")
-    calibration = Calibration.from_json(data["calibration"], f"{place}.calibration") if given else None
+    else:
+        read = scores.tiers | genuine.tiers | {FEATURES[feature].tier for feature in boosted.inputs}
+        if not read <= set(SETS[name]):
+            raise RulesError(f"{place}.scores reads a tier which {name!r} is without")
+        if len({found.probe.layer for found in (scores, genuine) if found.probe}) > 1:
+            raise RulesError(f"{place}: scores and genuine read different layers")
     return RuleSet(
         name,
         rules,
         scores,
         genuine,
         boosted,
-        _probe(name, data, calibration, place),
-        calibration,
+        Calibration.from_json(data["calibration"], f"{place}.calibration") if given else None,
         _mapping(data, "held_out"),
     )
-
-
-def _probe(name: str, data: dict[str, Any], calibration: Calibration | None, place: str) -> Probe | None:
-    found = Probe.from_json(data["probe"], f"{place}.probe") if data.get("probe") is not None else None
-    weighed = calibration is not None and calibration.probed is not None
-    if (found is not None) != weighed:
-        raise RulesError(f"{place}: probe and calibration.probed come together or not at all")
-    if found is not None and "likelihood" not in SETS[name]:
-        raise RulesError(f"{place}.probe reads the likelihood tier, which {name!r} is without")
-    return found
 
 
 def _mapping(data: dict[str, Any], name: str) -> dict[str, Any]:
@@ -296,6 +279,5 @@ def _set_as_json(rule_set: RuleSet) -> dict[str, Any]:
         "scores": rule_set.scores.to_json() if rule_set.scores else None,
         "genuine": rule_set.genuine.to_json() if rule_set.genuine else None,
         "boosted": rule_set.boosted.to_json() if rule_set.boosted else None,
-        **({"probe": rule_set.probe.to_json()} if rule_set.probe else {}),
         "calibration": rule_set.calibration.to_json() if rule_set.calibration else None,
     }

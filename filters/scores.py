@@ -5,22 +5,22 @@ Rules may test it (`score_off_topic >= 0.5`) where no readable conjunction tells
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from filters.checking import by_label, numbers, short
 from filters.errors import RulesError
-from filters.features import FEATURES, Features
-from filters.labels import Label
+from filters.features import FEATURES, STATE, Features
+from filters.labels import LABELS
+from filters.probe import Probe
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Matrix = NDArray[np.float64]
 
-LABELS = tuple(label.value for label in Label)
 VIEWS = 3
 """A feature is seen three ways: as it is, its logarithm, and whether it is above 0. Counts need the latter two."""
 
@@ -40,6 +40,7 @@ class Scores:
         center: 3k means of the views; contributions are against them.
         weights: One row of 3k weights per label, in the order of `LABELS`.
         intercepts: One per label.
+        probe: What the scorer's hidden state adds; None where none is read.
     """
 
     inputs: tuple[str, ...]
@@ -48,6 +49,13 @@ class Scores:
     center: tuple[float, ...]
     weights: tuple[tuple[float, ...], ...]
     intercepts: tuple[float, ...]
+    probe: Probe | None = None
+
+    @property
+    def tiers(self) -> frozenset[str]:
+        """Tiers that are read."""
+        read = frozenset(FEATURES[name].tier for name in self.inputs)
+        return read if self.probe is None else read | {"state"}
 
     def design(self, features: Features) -> Matrix:
         """The views of every row, shape (n, 3k)."""
@@ -55,41 +63,41 @@ class Scores:
 
     def known(self, features: Features) -> NDArray[np.bool_]:
         """Which rows have all signals that the scores read; text features are always there. Shape (n,)."""
-        signals = tuple(name for name in self.inputs if FEATURES[name].tier != "text")
-        if not signals:
-            return np.ones(len(features), dtype=np.bool_)
-        return np.asarray(np.isfinite(features.matrix(signals)).all(axis=1), dtype=np.bool_)
+        known = np.ones(len(features), dtype=np.bool_) if self.probe is None else self.probe.known(features)
+        for name in self.inputs:
+            if FEATURES[name].tier != "text":
+                known &= np.isfinite(features.values[name])
+        return known
 
     def probabilities(self, features: Features) -> Matrix:
         """Shape (n, 9); rows sum to 1."""
         logits = self.design(features) @ np.array(self.weights).T + np.array(self.intercepts)
-        return softmax(logits)
+        return softmax(logits if self.probe is None else logits + self.probe.logits(features))
 
     def contributions(self, features: Features, row: int, label: str) -> list[tuple[str, float, float]]:
         """Feature, its value and what it adds to the label's score (log-odds against an average turn), largest first.
 
-        Against the mean of the other labels, since only differences count.
+        Against the mean of the other labels, since only differences count. The hidden state is one of them, without
+        a value.
         """
-        weights = np.array(self.weights)
-        own = weights[LABELS.index(label)]
-        against = own - (weights.sum(axis=0) - own) / (len(LABELS) - 1)
-        terms = ((self.design(features.take(np.array([row])))[0] - np.array(self.center)) * against).reshape(-1, VIEWS)
+        one = features.take(np.array([row]))
+        against = _against_others(np.array(self.weights), label)
+        terms = ((self.design(one)[0] - np.array(self.center)) * against).reshape(-1, VIEWS)
         found = [
             (name, float(features.values[name][row]), float(term))
             for name, term in zip(self.inputs, terms.sum(axis=1), strict=True)
         ]
+        if self.probe is not None and self.probe.known(one)[0]:
+            found.append((STATE, float("nan"), float(_against_others(self.probe.logits(one)[0], label))))
         return sorted(found, key=lambda entry: -abs(entry[2]))
 
     def to_json(self) -> dict[str, Any]:
         """Numbers with six significant digits."""
-
-        def short(values: tuple[float, ...]) -> list[float]:
-            return [float(f"{value:.6g}") for value in values]
-
         return {
             "inputs": list(self.inputs),
             **{name: short(getattr(self, name)) for name in ("low", "high", "center", "intercepts")},
             "weights": {label: short(row) for label, row in zip(LABELS, self.weights, strict=True)},
+            **({"probe": self.probe.to_json()} if self.probe else {}),
         }
 
     @classmethod
@@ -98,17 +106,22 @@ class Scores:
         if not isinstance(data, dict):
             raise RulesError(f"{place} must be an object")
         inputs = measured(data.get("inputs"), f"{place}.inputs")
-        k, weights = len(inputs), data.get("weights")
-        if not isinstance(weights, dict) or set(weights) != set(LABELS):
-            raise RulesError(f"{place}.weights must have one list for each label")
+        k = len(inputs)
         return cls(
             inputs=inputs,
             low=numbers(data.get("low"), k, f"{place}.low"),
             high=numbers(data.get("high"), k, f"{place}.high"),
             center=numbers(data.get("center"), VIEWS * k, f"{place}.center"),
-            weights=tuple(numbers(weights[label], VIEWS * k, f"{place}.weights.{label}") for label in LABELS),
+            weights=by_label(data.get("weights"), VIEWS * k, f"{place}.weights", LABELS),
             intercepts=numbers(data.get("intercepts"), len(LABELS), f"{place}.intercepts"),
+            probe=Probe.from_json(data["probe"], f"{place}.probe") if data.get("probe") is not None else None,
         )
+
+
+def _against_others(rows: Matrix, label: str) -> Matrix:
+    """The label's row less the mean of the others'."""
+    own = rows[LABELS.index(label)]
+    return np.asarray(own - (rows.sum(axis=0) - own) / (len(LABELS) - 1))
 
 
 def views(values: Matrix, low: Matrix, high: Matrix) -> Matrix:
@@ -135,17 +148,3 @@ def measured(value: Any, place: str) -> tuple[str, ...]:
         if not isinstance(name, str) or name not in FEATURES or FEATURES[name].tier == "score":
             raise RulesError(f"{place}: no feature {name!r}")
     return tuple(value)
-
-
-def is_number(value: Any) -> bool:
-    """Whether a value from JSON is a number that a float can hold: JSON has integers that none can."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
-
-
-def numbers(value: Any, length: int, place: str) -> tuple[float, ...]:
-    """A list of finite numbers from JSON. Raises: RulesError with the place."""
-    if not isinstance(value, list) or len(value) != length:
-        raise RulesError(f"{place} must be a list of {length} numbers")
-    if not all(map(is_number, value)):
-        raise RulesError(f"{place} holds something that is not a number")
-    return tuple(float(x) for x in value)

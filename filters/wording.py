@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from filters.features import FEATURES
+from filters.features import FEATURES, STATE
 
 if TYPE_CHECKING:
     from filters.rule import Rule, Threshold
@@ -79,6 +79,8 @@ def called(feature: str) -> str:
     """What a feature is called in a sentence."""
     if feature == "p_genuine":
         return "p_genuine"
+    if feature == STATE:
+        return "hidden state of the scorer"
     if feature.startswith("score_"):
         return f"the score for {feature.removeprefix('score_')}"
     return FEATURES[feature].says if feature in FEATURES else feature

@@ -7,8 +7,8 @@ import pytest
 from numpy.typing import NDArray
 
 from filters.features import Features
+from filters.labels import LABELS
 from filters.learning import ceiling, learn
-from filters.scores import LABELS
 from selfplay.learning.training import read_judged
 from tests.judged_turns import learn_roughly, write_judged
 

@@ -13,8 +13,9 @@ import pytest
 
 from filters.certify import kept_apart, lower_bound
 from filters.features import FEATURES, Features
+from filters.labels import LABELS
 from filters.learning import learn, quality
-from filters.learning.learn import FOLDS, LABELS, WRITTEN, Judged, learn_set, read, train
+from filters.learning.learn import FOLDS, WRITTEN, Judged, learn_set, read, train
 from filters.rules import Rules, RuleSet, load
 
 INPUTS = ("chars", "new", "answer_only", "query_cover", "question", "content")

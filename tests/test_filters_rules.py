@@ -13,10 +13,9 @@ import pytest
 from filters import RulesError, load_rules
 from filters.features import FEATURES, SETS, Features
 from filters.labelling import decide
-from filters.labels import Label
+from filters.labels import LABELS, Label
 from filters.rule import Certified, Precision, Rule, Threshold, wilson
 from filters.rules import RuleSet, parse
-from filters.scores import LABELS
 
 SHIPPED: dict[str, Any] = json.loads((files("filters") / "default_rules.json").read_text(encoding="utf-8"))
 ALL_LABELS = [0.0] * len(LABELS)

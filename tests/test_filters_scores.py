@@ -16,9 +16,9 @@ from sklearn.linear_model import LogisticRegression
 from filters.boosted import LEAF, Boosted, Tree
 from filters.calibration import Calibration, log_odds, sigmoid
 from filters.features import FEATURES, Features
-from filters.labels import Label
+from filters.labels import LABELS, Label
 from filters.learning.learn import TREES, WRITTEN, Judged, fit_scores, fit_trees
-from filters.scores import LABELS, Scores, score_name, softmax, views
+from filters.scores import Scores, score_name, softmax, views
 
 NAN = float("nan")
 

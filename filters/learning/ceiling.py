@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from filters.features import FEATURES, SETS
-from filters.labels import Label
+from filters.features import FEATURES
+from filters.labels import LABELS, Label
 from filters.learning.quality import quality, report
-from filters.scores import LABELS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -21,9 +20,9 @@ if TYPE_CHECKING:
 TREES = {"max_iter": 80, "learning_rate": 0.1, "max_leaf_nodes": 15, "min_samples_leaf": 10, "l2_regularization": 1.0}
 
 
-def inputs(name: str) -> tuple[str, ...]:
-    """All features of a set's tiers."""
-    return tuple(feature.name for feature in FEATURES.values() if feature.tier in SETS[name])
+def inputs(tiers: tuple[str, ...]) -> tuple[str, ...]:
+    """All features of these tiers. A hidden state is none: trees would make little of its hundreds of numbers."""
+    return tuple(feature.name for feature in FEATURES.values() if feature.tier in tiers)
 
 
 def boosted(columns: Matrix, labels: NDArray[np.str_], rarity: float, seed: int = 0) -> Any:
@@ -45,14 +44,14 @@ def boosted(columns: Matrix, labels: NDArray[np.str_], rarity: float, seed: int 
     return model.fit(columns, labels, trees__sample_weight=weights)
 
 
-def held_out(name: str, judged: Judged, seed: int = 0) -> Matrix:
+def held_out(judged: Judged, seed: int = 0) -> Matrix:
     """Probability of each label for every turn, by a model that saw none of its fold; shape (n, 9)."""
     from threadpoolctl import threadpool_limits
 
     from filters.learning.learn import RARE
 
     # Unknown counts as 0, as in our scores. A missing finish_reason would tell trees that somebody wrote the turn.
-    columns = np.nan_to_num(judged.features.matrix(inputs(name)), nan=0.0)
+    columns = np.nan_to_num(judged.features.matrix(inputs(judged.tiers)), nan=0.0)
     found = np.zeros((len(judged.labels), len(LABELS)))
     with threadpool_limits(1):
         for fold in np.unique(judged.folds):
@@ -62,18 +61,17 @@ def held_out(name: str, judged: Judged, seed: int = 0) -> Matrix:
     return found
 
 
-def ceiling(name: str, judged: Judged, seed: int = 0) -> dict[str, dict[str, Any]]:
+def ceiling(judged: Judged, seed: int = 0) -> dict[str, dict[str, Any]]:
     """Cross-validated figures of the boosted model, in the folds that the rules are cross-validated in.
 
     Args:
-        name: `text` or `full`.
         judged: The turns that the set is learned from.
 
     Returns:
         For `sampled` and `written`, where there are such turns: `report` as for rules (labels, macro-F1, confusion)
         and `quality` as for p_genuine (AUC, F1, calibration error).
     """
-    p = held_out(name, judged, seed)
+    p = held_out(judged, seed)
     given = np.array(LABELS)[p.argmax(axis=1)]
     genuine = p[:, LABELS.index(Label.FOLLOW_UP.value)]
     return {

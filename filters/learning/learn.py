@@ -15,18 +15,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from filters.boosted import LEAF, Boosted, Tree
-from filters.calibration import ODDS, PROBED
+from filters.calibration import Calibration, Weights
 from filters.certify import MIN_PRECISION, certify, kept_apart
-from filters.features import FEATURES, SETS, Features, compute
-from filters.labels import Label
-from filters.learning.calibrate import calibrated
-from filters.learning.fit_probe import fit_probe, rows_to_learn_from
+from filters.features import FEATURES, Features, compute
+from filters.labels import LABELS, Label
 from filters.learning.quality import quality, report
 from filters.learning.search import fit_rules, fit_scored
-from filters.probe import LAYER
+from filters.probe import LAYER, Probe
+from filters.resampling import clusters, resampled
 from filters.rule import Precision, Rule
 from filters.rules import Rules, RuleSet
-from filters.scores import LABELS, Scores, score_name, views
+from filters.scores import Scores, score_name, views
 
 if TYPE_CHECKING:
     import polars as pl
@@ -62,22 +61,43 @@ TREES = {
 _NOT_SCORED = ("control",)
 """Text features without a weight: a control token decides by its rule, and must never raise p_genuine."""
 INPUTS: dict[str, tuple[str, ...]] = {
-    name: tuple(
-        feature.name for feature in FEATURES.values() if feature.tier in tiers and feature.name not in _NOT_SCORED
+    tier: tuple(
+        feature.name for feature in FEATURES.values() if feature.tier == tier and feature.name not in _NOT_SCORED
     )
-    for name, tiers in SETS.items()
+    for tier in ("text", "embedding", "likelihood")
 }
+"""What scores read of a tier."""
+READS: dict[str, tuple[tuple[str, ...], ...]] = {
+    "text": (("text",),),
+    "full": (("text", "embedding", "state"), ("text", "embedding", "likelihood")),
+}
+"""Tiers that a set is learned from: the first choice that enough sampled turns have. A hidden state takes one pass of
+the scorer and tells more than the four of the likelihoods, which beside it add next to nothing."""
+STATE_SCALE = 0.5
+"""Of the standardised hidden state beside the standardised features: a penalty four times theirs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """What is learned from: features and what the judge said of each turn, arrays of shape (n,)."""
+    """What is learned from: features and what the judge said of each turn, arrays of shape (n,).
+
+    Attributes:
+        tiers: Those that are read; every turn has them.
+        layer: Of the scorer, where the hidden states were read.
+    """
 
     features: Features
     labels: Texts
     sources: Texts
     groups: Texts
     folds: NDArray[np.intp]
+    tiers: tuple[str, ...] = ("text",)
+    layer: int = LAYER
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the features that scores read."""
+        return tuple(name for tier in self.tiers for name in INPUTS.get(tier, ()))
 
     @property
     def sampled(self) -> Flags:
@@ -89,8 +109,13 @@ class Judged:
 
     def take(self, rows: NDArray[np.intp]) -> Judged:
         """Some of the turns."""
-        return Judged(
-            self.features.take(rows), self.labels[rows], self.sources[rows], self.groups[rows], self.folds[rows]
+        return replace(
+            self,
+            features=self.features.take(rows),
+            labels=self.labels[rows],
+            sources=self.sources[rows],
+            groups=self.groups[rows],
+            folds=self.folds[rows],
         )
 
 
@@ -103,11 +128,11 @@ def train(
     only: str | None = None,
     layer: int = LAYER,
 ) -> Rules:
-    """A rule set for every tier set whose signals the table has, with a probe where it has the scorer's states.
+    """A rule set for every tier set whose signals the table has.
 
     Args:
         table: The columns that `filters.label` takes, the judge's `label`, `source` (`written`, or the generator's
-            name), `context` (the conversation), and the signal columns that were measured, optionally `turn_state`.
+            name), `context` (the conversation), and the signal columns and `turn_state` where they were measured.
         models: `scorer` and `embedder` that measured the signals; kept in the rules.
         min_precision: What a rule is to prove, for all labels or by label (`certify.MIN_PRECISION` for the others).
         apart: Share of the conversations that nothing is learned from; there rules prove their precision. With 0
@@ -120,12 +145,12 @@ def train(
     """
     from threadpoolctl import threadpool_limits
 
-    judged = read(table, seed)
+    judged = read(table, seed, layer)
     aside = kept_apart(judged.groups, apart, seed)
     with threadpool_limits(1):  # Many small fits: threads would only wait for each other.
         sets = {}
         for name, (inside, outside) in divided(judged, aside, only).items():
-            learned = learn_set(name, inside, seed, layer)
+            learned = learn_set(name, inside, seed)
             sets[name] = certify(learned, outside.features, outside.labels, min_precision)
     training = {
         "sha256": _fingerprint(table),
@@ -149,21 +174,35 @@ def divided(judged: Judged, aside: Flags, only: str | None = None) -> dict[str, 
         ValueError: There are too few turns for any.
     """
     found, most = {}, 0
-    for name, inputs in INPUTS.items():
+    for name, choices in READS.items():
         if only not in (None, name):
             continue
-        signals = tuple(feature for feature in inputs if FEATURES[feature].tier != "text")
-        rows = np.isfinite(judged.features.matrix(signals)).all(axis=1) if signals else np.ones(len(aside), dtype=bool)
-        usable = rows & judged.sampled & ~aside
-        most = max(most, int(usable.sum()))
-        if usable.sum() >= LEAST_SAMPLED:
-            _must_be_spread(judged, usable)
-            found[name] = judged.take(np.flatnonzero(rows & ~aside)), judged.take(np.flatnonzero(rows & aside))
+        for tiers in choices:
+            seen = replace(judged, features=judged.features.only(tiers), tiers=tiers)
+            rows = _have(seen)
+            usable = rows & judged.sampled & ~aside
+            most = max(most, int(usable.sum()))
+            if usable.sum() >= LEAST_SAMPLED:
+                _must_be_spread(judged, usable)
+                found[name] = seen.take(np.flatnonzero(rows & ~aside)), seen.take(np.flatnonzero(rows & aside))
+                break
     if not found:
         having = " that have all signals" if only == "full" else ""
         kept = f" besides the {int((judged.sampled & aside).sum())} kept apart" if aside.any() else ""
         raise ValueError(f"only {most} sampled turns{having}{kept}; p_genuine takes {LEAST_SAMPLED} to be calibrated")
     return found
+
+
+def _have(judged: Judged) -> Flags:
+    """Which turns have all that the tiers are made of; shape (n,)."""
+    known = np.ones(len(judged.labels), dtype=np.bool_)
+    for name in judged.inputs:
+        if FEATURES[name].tier != "text":
+            known &= np.isfinite(judged.features.values[name])
+    if "state" in judged.tiers:
+        states = judged.features.states
+        known &= False if states is None else np.isfinite(states[:, 0])
+    return known
 
 
 def _must_be_spread(judged: Judged, usable: Flags) -> None:
@@ -176,7 +215,7 @@ def _must_be_spread(judged: Judged, usable: Flags) -> None:
             )
 
 
-def read(table: pl.DataFrame, seed: int = 0) -> Judged:
+def read(table: pl.DataFrame, seed: int = 0, layer: int = LAYER) -> Judged:
     """The table as arrays, in an order that does not depend on the rows' own.
 
     Raises:
@@ -198,15 +237,14 @@ def read(table: pl.DataFrame, seed: int = 0) -> Judged:
         raise ValueError("of the sampled turns all or none are genuine: nothing to learn p_genuine from")
     names, index = np.unique(groups, return_inverse=True)
     folds = np.random.default_rng(seed).permutation(len(names))[index] % FOLDS
-    return Judged(compute(table), labels, sources, groups, np.asarray(folds, dtype=np.intp))
+    return Judged(compute(table), labels, sources, groups, np.asarray(folds, dtype=np.intp), layer=layer)
 
 
-def learn_set(name: str, judged: Judged, seed: int = 0, layer: int = LAYER) -> RuleSet:
-    """One rule set with its cross-validated figures; of p_genuine both without the probe and with it."""
-    fitted = _Fitted(name, judged, layer)
+def learn_set(name: str, judged: Judged, seed: int = 0) -> RuleSet:
+    """One rule set with its cross-validated figures."""
+    fitted = _Fitted(name, judged)
     n = len(judged.labels)
-    given, fired = np.empty(n, dtype="U32"), np.full(n, "", dtype=object)
-    p, plain = np.empty(n), np.empty(n)
+    given, fired, p = np.empty(n, dtype="U32"), np.full(n, "", dtype=object), np.empty(n)
     for fold in range(FOLDS):
         inside, outside = np.flatnonzero(judged.folds != fold), np.flatnonzero(judged.folds == fold)
         learned = _assemble(name, judged.take(inside), fitted.without(fold), fitted.held_out(fold).take(inside))
@@ -216,18 +254,19 @@ def learn_set(name: str, judged: Judged, seed: int = 0, layer: int = LAYER) -> R
         given[outside] = [(rule.label if rule else Label.FOLLOW_UP).value for rule in rules]
         fired[outside] = [rule.name if rule else "" for rule in rules]
         p[outside] = prepared.values["p_genuine"]
-        assert learned.calibration is not None  # noqa: S101
-        plain[outside] = learned.calibration.probability(learned.odds(prepared)[:, :ODDS])
     held_out = fitted.held_out()
     final = _assemble(name, judged, fitted.without(), held_out)
-    calibration = calibrated(judged, held_out.odds, seed, REPLICATES)
-    probed = calibration.probed
-    if probed is not None:
-        probed = replace(probed, figures=_qualities(judged, p, seed, np.isfinite(held_out.odds[:, -1])))
     return replace(
         final,
         rules=tuple(replace(rule, precision=_precisions(rule, fired, judged)) for rule in final.rules),
-        calibration=replace(calibration, figures=_qualities(judged, plain, seed), probed=probed),
+        calibration=replace(
+            _platt(judged, held_out),
+            replicates=_replicas(judged, held_out, seed),
+            figures={
+                where: quality(judged.genuine[rows], p[rows], judged.groups[rows], judged.folds[rows], seed)
+                for where, rows in _sources(judged).items()
+            },
+        ),
         held_out={
             where: report(given[rows], judged.labels[rows], judged.groups[rows], seed)
             for where, rows in (("sampled", judged.sampled), (WRITTEN, ~judged.sampled))
@@ -238,7 +277,7 @@ def learn_set(name: str, judged: Judged, seed: int = 0, layer: int = LAYER) -> R
 
 @dataclass(frozen=True, slots=True)
 class _Scored:
-    """Held-out scores of some turns: of each label, shape (n, 9), and `RuleSet.odds`."""
+    """Held-out scores of some turns: of each label, shape (n, 9), and the log-odds for p_genuine, shape (n, 2)."""
 
     labels: Matrix
     odds: Matrix
@@ -250,33 +289,29 @@ class _Scored:
 class _Fitted:
     """The models learned without some folds, each fitted once."""
 
-    def __init__(self, name: str, judged: Judged, layer: int = LAYER) -> None:
+    def __init__(self, name: str, judged: Judged) -> None:
         self._name = name
         self._judged = judged
-        self._layer = layer
-        self._stated = rows_to_learn_from(name, judged)
         self._scores: dict[frozenset[int], RuleSet] = {}
 
     def without(self, *folds: int) -> RuleSet:
         """A set without rules and calibration yet."""
         key = frozenset(folds)
         if key not in self._scores:
-            stays = ~np.isin(self._judged.folds, list(key))
-            inside, stated = self._judged.take(np.flatnonzero(stays)), self._stated[stays[self._stated]]
+            inside = self._judged.take(np.flatnonzero(~np.isin(self._judged.folds, list(key))))
             self._scores[key] = RuleSet(
                 self._name,
                 (),
-                fit_scores(self._name, inside, 1.0, STRENGTH),
-                fit_scores(self._name, inside, SAMPLED_WEIGHT, GENUINE_STRENGTH),
-                fit_trees(self._name, inside),
-                fit_probe(self._judged, stated, self._layer) if len(self._stated) else None,
+                fit_scores(inside, 1.0, STRENGTH),
+                fit_scores(inside, SAMPLED_WEIGHT, GENUINE_STRENGTH),
+                fit_trees(inside),
             )
         return self._scores[key]
 
     def held_out(self, *left_out: int) -> _Scored:
         """Scores of every turn by models that saw neither its fold nor those left out; NaN for the latter's turns."""
-        folds, n = self._judged.folds, len(self._judged.folds)
-        labels, odds = np.full((n, len(LABELS)), np.nan), np.full((n, PROBED if len(self._stated) else ODDS), np.nan)
+        folds = self._judged.folds
+        labels, odds = np.full((len(folds), len(LABELS)), np.nan), np.full((len(folds), 2), np.nan)
         for fold in set(range(FOLDS)) - set(left_out):
             rows = np.flatnonzero(folds == fold)
             features = self._judged.features.take(rows)
@@ -287,16 +322,20 @@ class _Fitted:
         return _Scored(labels, odds)
 
 
-def fit_scores(name: str, judged: Judged, sampled_weight: float, strength: float) -> Scores:
-    """Scores of one set: ridge-penalised multinomial regression on standardised views of the features."""
+def fit_scores(judged: Judged, sampled_weight: float, strength: float) -> Scores:
+    """Ridge-penalised multinomial regression on standardised views of the features, and on the hidden state if read."""
     from sklearn.linear_model import LogisticRegression
 
-    inputs = INPUTS[name]
-    raw = judged.features.matrix(inputs)
+    raw = judged.features.matrix(judged.inputs)
     low, high = (np.percentile(np.nan_to_num(raw, nan=0.0), q, axis=0) for q in (0.5, 99.5))
     design = views(raw, low, high)
+    k = design.shape[1]
+    if "state" in judged.tiers:
+        assert judged.features.states is not None  # noqa: S101  # `divided` saw to it
+        design = np.hstack([design, judged.features.states.astype(np.float64)])
     center, scale = design.mean(axis=0), design.std(axis=0)
     scale = np.where(scale > 1e-9, scale, 1.0)
+    scale[k:] /= STATE_SCALE
     shares = {label: float((judged.labels == label).mean()) for label in np.unique(judged.labels)}
     weights = np.array([(1 / (len(shares) * shares[label])) ** RARE for label in judged.labels])
     weights = weights * np.where(judged.sampled, sampled_weight, 1.0)
@@ -309,23 +348,41 @@ def fit_scores(name: str, judged: Judged, sampled_weight: float, strength: float
         coefficients, offsets = (np.concatenate([-half, half]) for half in (coefficients / 2, offsets / 2))
     for row, label in enumerate(model.classes_):
         slopes[LABELS.index(label)] = coefficients[row] / scale
-        intercepts[LABELS.index(label)] = offsets[row] - float(slopes[LABELS.index(label)] @ center)
+        intercepts[LABELS.index(label)] = offsets[row] - float(slopes[LABELS.index(label), :k] @ center[:k])
     return Scores(
-        inputs,
-        tuple(map(float, low)),
-        tuple(map(float, high)),
-        tuple(map(float, center)),
-        tuple(tuple(map(float, row)) for row in slopes),
-        tuple(map(float, intercepts)),
+        judged.inputs,
+        _floats(low),
+        _floats(high),
+        _floats(center[:k]),
+        tuple(map(_floats, slopes[:, :k])),
+        _floats(intercepts),
+        _probe(judged, slopes[:, k:], center[k:]) if "state" in judged.tiers else None,
     )
 
 
-def fit_trees(name: str, judged: Judged) -> Boosted:
+def _probe(judged: Judged, slopes: Matrix, center: Matrix) -> Probe:
+    """The part of the regression that reads states."""
+    assert judged.features.states is not None  # noqa: S101
+    said = (judged.features.states - center) @ slopes.T
+    return Probe(
+        judged.layer,
+        tuple(map(_floats, slopes)),
+        _floats(-slopes @ center),
+        _floats(said.min(axis=0)),
+        _floats(said.max(axis=0)),
+    )
+
+
+def _floats(values: Matrix) -> tuple[float, ...]:
+    return tuple(map(float, values))
+
+
+def fit_trees(judged: Judged) -> Boosted:
     """Trees that tell follow-ups from all else, learned from the sampled turns."""
     from sklearn.ensemble import GradientBoostingClassifier
 
     rows = np.flatnonzero(judged.sampled)
-    columns = np.nan_to_num(judged.features.take(rows).matrix(INPUTS[name]), nan=0.0)
+    columns = np.nan_to_num(judged.features.take(rows).matrix(judged.inputs), nan=0.0)
     model = GradientBoostingClassifier(**TREES, random_state=0).fit(columns, judged.genuine[rows])
     trees = []
     for stage in model.estimators_[:, 0]:
@@ -340,19 +397,45 @@ def fit_trees(name: str, judged: Judged) -> Boosted:
                 tuple((np.where(leaf, grown.value[:, 0, 0], 0.0) * TREES["learning_rate"]).tolist()),
             )
         )
-    return Boosted(INPUTS[name], tuple(trees))
+    return Boosted(judged.inputs, tuple(trees))
 
 
 def _assemble(name: str, judged: Judged, learned: RuleSet, held_out: _Scored) -> RuleSet:
     """Rules on features, then rules on scores; the thresholds of the latter are put on held-out scores."""
-    calibration = calibrated(judged, held_out.odds)
-    readable = fit_rules(name, judged.features, judged.labels, judged.sampled)
+    calibration = _platt(judged, held_out)
+    readable = fit_rules(judged.tiers, judged.features, judged.labels, judged.sampled)
     columns = {score_name(label): held_out.labels[:, column] for column, label in enumerate(LABELS)}
     prepared = judged.features.plus({**columns, "p_genuine": calibration.probability(held_out.odds)})
     decided = RuleSet(name, readable).decide(prepared)
     fired = np.array([readable[index].label.value if index >= 0 else "" for index in decided], dtype="U32")
-    scored = fit_scored(name, prepared, judged.labels, judged.sampled, fired)
+    scored = fit_scored(judged.tiers, prepared, judged.labels, judged.sampled, fired)
     return replace(learned, rules=(*readable, *scored), calibration=calibration)
+
+
+def _platt(judged: Judged, held_out: _Scored) -> Calibration:
+    rows = np.flatnonzero(judged.sampled)
+    weights = _weigh(held_out.odds[rows], judged.genuine[rows])
+    return Calibration(weights, (weights,), {})
+
+
+def _replicas(judged: Judged, held_out: _Scored, seed: int) -> tuple[Weights, ...]:
+    """The weights on bootstrap resamples of the conversations with sampled turns."""
+    rows = np.flatnonzero(judged.sampled)
+    odds, genuine = held_out.odds[rows], judged.genuine[rows]
+    rng = np.random.default_rng(seed)
+    members = clusters(judged.groups[rows])
+    drawn = (resampled(members, rng) for _ in range(REPLICATES))
+    return tuple(_weigh(odds[picked], genuine[picked]) for picked in drawn)
+
+
+def _weigh(odds: Matrix, genuine: Flags) -> Weights:
+    from sklearn.linear_model import LogisticRegression
+
+    if genuine.all() or not genuine.any():
+        raise ValueError("of the sampled turns all or none are genuine: nothing to calibrate p_genuine on")
+    model = LogisticRegression(C=1e4).fit(odds, genuine)
+    linear, boosted = (float(x) for x in model.coef_[0])
+    return linear, boosted, float(model.intercept_[0])
 
 
 def _precisions(rule: Rule, fired: NDArray[np.object_], judged: Judged) -> dict[str, Precision]:
@@ -364,15 +447,10 @@ def _precisions(rule: Rule, fired: NDArray[np.object_], judged: Judged) -> dict[
     return found
 
 
-def _qualities(judged: Judged, p: Matrix, seed: int, known: Flags | None = None) -> dict[str, dict[str, Any]]:
-    """Of held-out p_genuine by source; of the turns in `known` alone where it is given."""
-    known = np.ones(len(p), dtype=np.bool_) if known is None else known
-    every = {str(source): np.asarray(judged.sources == source) for source in np.unique(judged.sources)}
-    chosen = {where: rows & known for where, rows in {"sampled": judged.sampled, **every}.items()}
+def _sources(judged: Judged) -> dict[str, Flags]:
     return {
-        where: quality(judged.genuine[rows], p[rows], judged.groups[rows], judged.folds[rows], seed)
-        for where, rows in chosen.items()
-        if rows.any()
+        "sampled": judged.sampled,
+        **{str(source): np.asarray(judged.sources == source) for source in np.unique(judged.sources)},
     }
 
 

@@ -5,13 +5,14 @@ Plain numpy: a form has few thresholds to try. Precision comes first; a rule tha
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from filters.features import SETS, Features
+from filters.features import Features
 from filters.labels import Label
 from filters.learning.templates import SCORED, TEMPLATES, Template
 from filters.rule import Rule, Threshold
@@ -28,18 +29,18 @@ PRIOR = 2.0
 """Turns that a rule is imagined to have got wrong before it was seen, so that few lucky hits do not make a rule."""
 
 
-def fit_rules(name: str, features: Features, labels: NDArray[np.str_], sampled: Flags) -> tuple[Rule, ...]:
+def fit_rules(tiers: Collection[str], features: Features, labels: NDArray[np.str_], sampled: Flags) -> tuple[Rule, ...]:
     """The forms worth keeping, each with its best thresholds, judged on what the rules before it left.
 
     Args:
-        name: Rule set; only features of its tiers are tested.
+        tiers: Only features of these are tested.
         labels: The judge's label of each turn, shape (n,).
         sampled: Which turns a model wrote at the user header, shape (n,).
     """
     left = np.ones(len(features), dtype=np.bool_)
     rules = []
     for template in TEMPLATES:
-        if not template.tiers <= set(SETS[name]):
+        if not template.tiers <= set(tiers):
             continue
         found = _fit(template, features, labels, sampled, left)
         if found is not None:
@@ -90,7 +91,7 @@ _ROUNDS = 3
 
 
 def fit_scored(
-    name: str, prepared: Features, labels: NDArray[np.str_], sampled: Flags, fired: NDArray[np.str_]
+    tiers: Collection[str], prepared: Features, labels: NDArray[np.str_], sampled: Flags, fired: NDArray[np.str_]
 ) -> tuple[Rule, ...]:
     """Rules that test the learned scores, for the turns no other rule took.
 
@@ -100,12 +101,12 @@ def fit_scored(
     sampled ones stand in for them.
 
     Args:
-        name: Rule set; a form may be for one of them only.
+        tiers: Only features of these are tested, beside scores.
         prepared: With held-out scores.
         fired: Label given by the rules before these, empty where none fired; shape (n,).
     """
     left = np.flatnonzero(fired == "")
-    forms = [template for template in SCORED if name in template.sets]
+    forms = [template for template in SCORED if template.fits(tiers)]
     held = {
         test: Threshold(*test).holds(prepared)[left]
         for template in forms

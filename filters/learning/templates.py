@@ -6,9 +6,10 @@ judged turns, and drops the forms that do not earn their place. Order is precede
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
-from filters.features import FEATURES, SETS
+from filters.features import FEATURES
 from filters.labels import Label
 from filters.scores import score_name
 
@@ -42,13 +43,18 @@ class Scored:
     """A rule on learned scores. Of a test with several values the first is where the search begins.
 
     Attributes:
-        sets: Rule sets it is for: some tests need what only one of them measures.
+        unless: Tier with which another form of the rule does better; this one is for sets that do not read it.
     """
 
     name: str
     label: Label
     tests: tuple[Choice, ...]
-    sets: tuple[str, ...] = tuple(SETS)
+    unless: str | None = None
+
+    def fits(self, tiers: Collection[str]) -> bool:
+        """Whether it is for a set that reads these tiers."""
+        read = {FEATURES[feature].tier for feature, _, _ in self.tests}
+        return read <= {*tiers, "score"} and self.unless not in tiers
 
 
 def _at_least(feature: str, *values: float) -> Choice:
@@ -238,20 +244,19 @@ _DOUBTS = (1.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.8)
 _GIBBERISH = (0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9)
 _HARDLY = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4)
 _FOLLOW_UP = score_name(Label.FOLLOW_UP)
-_WITHOUT_SIGNALS, _WITH_SIGNALS = ("text",), ("full",)
 
 
-def _reads_like(words: str, label: Label, *besides: Choice, sets: tuple[str, ...] = tuple(SETS)) -> Scored:
+def _reads_like(words: str, label: Label, *besides: Choice, unless: str | None = None) -> Scored:
     tests = (_at_least(score_name(label), *_SCORES), _at_most("p_genuine", *_DOUBTS), *besides)
-    return Scored(f"reads like {words}", label, tests, sets)
+    return Scored(f"reads like {words}", label, tests, unless)
 
 
 # The judged turns hold few of what people write to an agent, politely and at length, or after an answer that they go
 # on from in their own words. So a score alone does not make a hard label: what the label says must be seen as well.
 SCORED = (
     _reads_like("nothing said", Label.DEGENERATE),
-    _reads_like("a plan for the turn", Label.META_PLANNING, sets=_WITHOUT_SIGNALS),
-    _reads_like("a plan for the turn", Label.META_PLANNING, _at_most("fluency", -4.0), sets=_WITH_SIGNALS),
+    _reads_like("a plan for the turn", Label.META_PLANNING, unless="likelihood"),
+    _reads_like("a plan for the turn", Label.META_PLANNING, _at_most("fluency", -4.0)),
     # Who asks, or speaks of himself, is a user.
     _reads_like(
         "the answer again", Label.ASSISTANT_RESTATEMENT, _at_most("question", 0), _at_most("first_person", 0.06)
@@ -261,7 +266,7 @@ SCORED = (
         Label.PROMPT_RESTATEMENT,
         _at_least("query_cover", 0.3, 0.4),
         _at_least("query_recall", 0.4, 0.5),
-        sets=_WITHOUT_SIGNALS,
+        unless="embedding",
     ),
     Scored(
         "reads like the question again",
@@ -270,9 +275,7 @@ SCORED = (
             _at_least(score_name(Label.PROMPT_RESTATEMENT), *_SCORES),
             _at_least("cos_query", 0.65, 0.7, 0.75),
             _at_most("cos_margin", -0.12, -0.15, -0.2),
-            _at_most("answer_pmi", 0.3, 0.2),
         ),
-        _WITH_SIGNALS,
     ),
     # `cos_query` is that to the last user message; a low one with the words of an earlier message means an older one.
     Scored(
@@ -284,7 +287,6 @@ SCORED = (
             _at_least("query_recall", 0.8, 0.9),
             _at_most("cos_query", 0.5, 0.4, 0.35),
         ),
-        _WITH_SIGNALS,
     ),
     Scored(
         "offers help like the assistant",
@@ -296,20 +298,19 @@ SCORED = (
         Label.IDENTITY_LEAKAGE,
         _at_most("question", 0),
         _at_most("first_person", 0.06),
-        sets=_WITHOUT_SIGNALS,
+        unless="likelihood",
     ),
     _reads_like(
         "the assistant's voice",
         Label.IDENTITY_LEAKAGE,
         _at_most("question", 1),
         _at_most("role_ratio", 0.1, 0.0, -0.05),
-        sets=_WITH_SIGNALS,
     ),
     Scored(
         "reads like gibberish",
         Label.MALFORMED,
         (_at_least(score_name(Label.MALFORMED), *_GIBBERISH), _at_most("p_genuine", 0.3, 0.2, 0.1, 0.05)),
-        _WITHOUT_SIGNALS,
+        unless="likelihood",
     ),
     Scored(
         "reads like gibberish",
@@ -319,7 +320,6 @@ SCORED = (
             _at_most("p_genuine", 0.3, 0.2, 0.1, 0.05),
             _at_most("mean_logprob", -3.5, -4.0),
         ),
-        _WITH_SIGNALS,
     ),
     _reads_like("a remark for any answer", Label.GENERIC),
     _reads_like("another subject", Label.OFF_TOPIC),

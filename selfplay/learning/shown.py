@@ -15,7 +15,6 @@ from selfplay.showing.rules import decimal, interval
 from selfplay.terminal import printable
 
 if TYPE_CHECKING:
-    from filters.calibration import Calibration
     from filters.rules import Rules, RuleSet
 
 GENUINE = Label.FOLLOW_UP.value
@@ -89,17 +88,10 @@ def _figure(figure: Any) -> str:
 
 
 def _p_genuine(rule_set: RuleSet) -> Iterator[str]:
-    calibration = rule_set.calibration
-    yield from _quality("p_genuine", calibration)
-    if calibration:
-        yield from _quality("p_genuine with the probe of the scorer's hidden states", calibration.probed)
-
-
-def _quality(name: str, calibration: Calibration | None) -> Iterator[str]:
-    found = calibration.figures.get("sampled") if calibration else None
+    found = rule_set.calibration.figures.get("sampled") if rule_set.calibration else None
     if not found:
         return
-    yield f"{name} on {found['n']:,} sampled turns, {found['genuine']:.0%} genuine"
+    yield f"p_genuine on {found['n']:,} sampled turns, {found['genuine']:.0%} genuine"
     yield f"  AUC {_figure(found['auc'])}, F1 {_figure(found['f1'])}, calibration error {_figure(found['ece'])}"
     yield (
         "  above the threshold that gave precision .75 in the other folds: "

@@ -189,7 +189,9 @@ def train(
         for name in [name for name in SETS if only is None and name not in learned.sets]:
             print(f"{name}: not learned, too few sampled turns have all its signals", file=sys.stderr)
         if STATE in table.columns and "full" in learned.sets and learned.layer is None:
-            print("no probe learned: too few sampled turns have the scorer's hidden states", file=sys.stderr)
+            print(
+                "full: too few sampled turns have the scorer's hidden state; learned from likelihoods", file=sys.stderr
+            )
         show(learned, _ceilings(table, apart, only, seed) if ceiling else {})
 
 
@@ -212,7 +214,7 @@ def _ceilings(table: pl.DataFrame, apart: float, only: str | None, seed: int) ->
     from filters.learning.ceiling import ceiling
 
     sets = divided(table, only, apart, seed)
-    return {name: ceiling(name, inside, seed) for name, (inside, _) in sets.items()}
+    return {name: ceiling(inside, seed) for name, (inside, _) in sets.items()}
 
 
 @contextmanager

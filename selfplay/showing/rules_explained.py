@@ -11,7 +11,7 @@ import polars as pl
 from rich.text import Text
 
 from filters import label
-from filters.explain import TOP, Said, contributions, explain, likelihood, probed, told
+from filters.explain import TOP, Said, contributions, explain, likelihood, told
 from filters.features import Features, compute
 from filters.labels import Label
 from filters.rules import RuleSet
@@ -168,6 +168,3 @@ def _scores(page: Page, rules: RuleSet, prepared: Features, everything: bool) ->
             indent=4,
             hang=width + 8,
         )
-    probe = probed(rules, prepared, 0)
-    if probe is not None:
-        page.line(Text(f"log-odds by the probe of the scorer's hidden state: {probe:+.2f}"), indent=4, hang=6)
