@@ -33,7 +33,7 @@ from selfplay.rounds.sampling import sample_until
 from selfplay.runs import Run
 from selfplay.showing import candidates as show
 from selfplay.signals.likelihood import DEFAULT_SCORER, MAX_TOKENS
-from selfplay.signals.measure import default_scorer, scorer_template
+from selfplay.signals.measure import SCORED, default_scorer, scorer_template
 from selfplay.signals.tiers import Scorer
 from selfplay.signals.writer import SELF
 from selfplay.terminal import printable
@@ -64,14 +64,14 @@ def stages(
 ) -> Iterator[tuple[Engine, Judge | None]]:
     """The engine, and the judge of a job that has one; both closed at the end."""
     with ExitStack() as stack:
-        gathers = select is not None and scores_what_it_samples(job, config, select)
-        layer = load_rules(job.judging.rules).layer if gathers and job.judging else None
+        gathers = select is not None and "state" in select.tiers and scores_what_it_samples(job, config, select)
+        layer = judging.state_layer(job.judging) if gathers and job.judging else None
         engine = open_engine(job.engine, config.model, log, job.judging is not None, layer, MAX_TOKENS)
         stack.callback(engine.close)
         if job.judging is None or select is None:
             yield engine, None
             return
-        shared = own_scorer(job, config, select, engine, template) if "likelihood" in select.tiers else None
+        shared = own_scorer(job, config, select, engine, template) if {*SCORED} & {*select.tiers} else None
         if shared is not None and shared.engine is not engine:
             stack.callback(shared.engine.close)
         yield engine, stack.enter_context(judging.opened(select, job.judging, shared))
@@ -105,7 +105,7 @@ def scores_what_it_samples(job: Job, config: SampleConfig, select: SelectConfig)
     here = options.engine == "transformers" and options.revision is None and job.tokenizer is None
     as_learned = options.device is None and options.dtype == "auto" and job.system == "keep"
     same = (select.scorer_model or DEFAULT_SCORER) == config.model
-    return here and as_learned and same and "likelihood" in select.tiers
+    return here and as_learned and same and bool({*SCORED} & {*select.tiers})
 
 
 def selecting(job: Job, generator: str) -> SelectConfig | None:
@@ -115,7 +115,9 @@ def selecting(job: Job, generator: str) -> SelectConfig | None:
     if job.judging.scorer_model == SELF and (job.engine.revision or job.engine.chat):
         other = "--chat" if job.engine.chat else "--revision"
         raise UsageError(f"--scorer-model self does not go with {other}; name the scorer")
-    select, notes = judging.configure(job.judging, generator)
+    # A server tells likelihoods of the turns it sampled, but not what its layers hold.
+    states = job.judging.scorer_model != SELF or job.engine.engine == "transformers"
+    select, notes = judging.configure(job.judging, generator, states)
     for note in notes:
         click.echo(printable(note), err=True)
     return select

@@ -24,14 +24,14 @@ from selfplay.inputs.source import keep_apart
 from selfplay.inputs.turnrows import iter_turn_rows, left_out, take_from_rows, turn_row_writer
 from selfplay.keeping import Keeping
 from selfplay.learned import load_rules
-from selfplay.signals.measure import SIGNALS, STATE
+from selfplay.signals.measure import NUMBERS, SCORED, STATE
 from selfplay.signals.tiers import CHOICES, Measurer, SignalModels
 from selfplay.signals.writer import scorer_for
 
 ADDED = ("label", "genuine", "p_genuine", "rule", "evidence", "rule_set")
 CARRIED = pl.Schema(
     {
-        **{name: pl.Float64() for names in SIGNALS.values() for name in names},
+        **dict.fromkeys(NUMBERS, pl.Float64()),
         "conversation_id": pl.String(),
         "model": pl.String(),
     }
@@ -75,7 +75,7 @@ def filter_file(source: str, out: str, how: Filtering, quarantine: Quarantine) -
     rejects = rejects_beside(source, out, how, quarantine)
     statistics = Statistics(_asked_for_text(how))
     columns = (*ADDED, "explanation") if how.explain else ADDED
-    if how.scorer_model and "likelihood" not in (rules.tiers & {*CHOICES[tiers]}):
+    if how.scorer_model and not {*SCORED} & rules.tiers & {*CHOICES[tiers]}:
         raise UsageError("--scorer-model: nothing is scored with these --rules and --tiers; leave it out")
     found = (take_from_rows(table, CARRIED) for table in iter_turn_rows(source, quarantine))
     scorer, rows = scorer_for(how.scorer_model, found)

@@ -14,6 +14,7 @@ import polars as pl
 import filters
 import rerank
 from filters.features import compute
+from selfplay import learned
 from selfplay.choosing.selection import encoder, select
 from selfplay.config import SelectConfig
 from selfplay.learned import Learned, load_rules, load_weights
@@ -44,18 +45,21 @@ class Options:
     pairs: str | None = None
 
 
-def configure(options: Options, generator: str | None = None) -> tuple[SelectConfig, list[str]]:
+def configure(options: Options, generator: str | None = None, states: bool = True) -> tuple[SelectConfig, list[str]]:
     """What decides the outcome, to be saved and compared on resume; and the tiers that are left out, one line each.
 
     Args:
         generator: The model that writes the turns.
+        states: Whether the scorer's hidden states can be had.
 
     Raises:
         SelfplayError: A file cannot be used, or a tier or model asked for by name cannot be had.
     """
     scorer = generator if options.scorer_model == SELF else options.scorer_model
-    learned = _learned(load_rules(options.rules), load_weights(options.weights))
-    tiers, notes = settle(options.tiers, learned, SignalModels(scorer, options.cross_encoder))
+    rules, weights = load_rules(options.rules), load_weights(options.weights)
+    models, read = SignalModels(scorer, options.cross_encoder), learned.reads(rules, weights, states)
+    learned.layer(rules, weights)  # two that do not go together end here
+    tiers, notes = settle(options.tiers, _learned(rules, weights), models, read)
     config = SelectConfig(
         rules=options.rules or "default",
         rules_hash=_hash(options.rules, "filters", "default_rules.json"),
@@ -70,6 +74,11 @@ def configure(options: Options, generator: str | None = None) -> tuple[SelectCon
         diversity=options.diversity,
     )
     return config, notes
+
+
+def state_layer(options: Options) -> int | None:
+    """The scorer's layer whose states are read."""
+    return learned.layer(load_rules(options.rules), load_weights(options.weights))
 
 
 def _learned(rules: filters.Rules, weights: rerank.Weights) -> Learned:
@@ -92,15 +101,21 @@ def opened(config: SelectConfig, options: Options, scorer: Scorer | None = None)
     encode = encoder(config.tiers)
     models = SignalModels(config.scorer_model, config.cross_encoder)
     skip_cut = not config.allow_truncated
-    learned = _learned(rules, weights)
-    measuring = Measurer(config.tiers, learned, scorer=scorer, skip_cut=skip_cut, models=models, layer=rules.layer)
+    measuring = Measurer(
+        config.tiers,
+        _learned(rules, weights),
+        scorer=scorer,
+        skip_cut=skip_cut,
+        models=models,
+        layer=learned.layer(rules, weights),
+    )
     with measuring as measurer:
 
         def judge(turns: pl.DataFrame, sites: pl.DataFrame) -> pl.DataFrame:
             table = measurer(with_context(turns, sites))
             features = compute(table)
-            labelled = filters.label(table, rules, features).drop(STATE, SAMPLED_STATE, strict=False)
-            table = rank(labelled, weights, "site_id", features)
+            table = rank(filters.label(table, rules, features), weights, "site_id", features)
+            table = table.drop(STATE, SAMPLED_STATE, strict=False)
             # With diversity what is chosen here is provisional: a run chooses again once all sites are there.
             chosen = select(
                 table, config.min_groundedness, config.allow_truncated, config.select, config.diversity, encode

@@ -13,9 +13,9 @@ from selfplay.choosing import variety
 from selfplay.choosing.selection import bar, encoder, select
 from selfplay.inputs.quarantine import Quarantine
 from selfplay.inputs.turnrows import left_out, read_turn_rows, take_from_rows, write_turn_rows
-from selfplay.learned import load_weights
+from selfplay.learned import load_weights, reads
 from selfplay.showing.ranking import explained, pages, refuse_unknown
-from selfplay.signals.measure import CONTROL_SIGNALS, SIGNALS, available_tiers
+from selfplay.signals.measure import CONTROL_SIGNALS, NUMBERS, available_tiers
 from selfplay.signals.tiers import Measurer, SignalModels, wanted
 from selfplay.signals.wording import WORDING, with_wording
 from selfplay.signals.writer import scorer_for
@@ -23,12 +23,12 @@ from selfplay.signals.writer import scorer_for
 if TYPE_CHECKING:
     from selfplay.judge_ranking import JudgeRanking
 
-PARTS = ("part_text", "part_wording", "part_embedding", "part_likelihood")
+PARTS = ("part_text", "part_wording", "part_embedding", "part_state", "part_likelihood")
 ADDED = ("groundedness", "rank", *PARTS, "copy", "cut", "ranked_with")
 CHOSEN = ("selected", "rejected_for")
 CARRIED = pl.Schema(
     {
-        **{name: pl.Float64() for names in SIGNALS.values() for name in names},
+        **dict.fromkeys(NUMBERS, pl.Float64()),
         "genuine": pl.Boolean(),
         "p_genuine": pl.Float64(),
         "temperature": pl.Float64(),
@@ -97,7 +97,9 @@ def rank_file(
     refuse_unknown(how.explain_ids, table["id"], source)
     scorer, tables = scorer_for(how.scorer_model, [take_from_rows(table, CARRIED)])
     learned, models = {"weights": loaded.measured_with}, SignalModels(scorer, how.cross_encoder)
-    with Measurer(wanted(how.tiers, learned, models), learned, optional=how.tiers == "auto", models=models) as measurer:
+    tiers = wanted(how.tiers, learned, models, reads(weights=loaded))
+    measuring = Measurer(tiers, learned, optional=how.tiers == "auto", models=models, layer=loaded.layer)
+    with measuring as measurer:
         table = measurer(next(tables))
         yield from measurer.notes
         if how.control:

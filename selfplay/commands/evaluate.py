@@ -26,10 +26,11 @@ from selfplay.errors import UsageError
 )
 @click.option(
     "--tiers",
-    type=click.Choice(["text", "text+embedding", "all"]),
-    default="all",
+    type=click.Choice(["text", "text+embedding", "text+embedding+state", "all"]),
+    default="text+embedding+state",
     show_default=True,
-    help="Signals to use; text measures nothing.",
+    help="Signals that filter and ranking read; text measures nothing, all adds the likelihoods. Baselines that read "
+    "likelihoods are there where --signals has them.",
 )
 @click.option(
     "--folds", type=click.IntRange(2, 100), default=5, show_default=True, help="Conversations are split into so many."

@@ -127,13 +127,15 @@ rounds = stack(
 rules = click.option("--rules", metavar="FILE", help="Rule set. [default: the shipped one]")
 weights = click.option("--weights", metavar="FILE", help="Ranking weights. [default: the shipped ones]")
 tiers = click.option(
-    "--tiers", type=click.Choice(["auto", "text", "text+embedding", "all"]), default="auto", show_default=True,
-    help="Signals to use: auto takes what the rows carry or this installation can measure.",
+    "--tiers", default="auto", show_default=True,
+    type=click.Choice(["auto", "text", "text+embedding", "text+embedding+state", "all"]),
+    help="Signals to use: auto takes what rules and weights read and the rows carry or this installation can measure; "
+         "all adds the likelihoods, four passes of the scorer instead of one.",
 )  # fmt: skip
 scorer_model = click.option(
     "--scorer-model", type=Name(), metavar="NAME|self",
-    help="Model whose likelihoods are the signals, self for the one that wrote the turns; rules and weights must have "
-         "been learned with it. [default: smollm2-135m]",
+    help="Model that scores turns, self for the one that wrote them; rules and weights must have been learned with "
+         "it. [default: smollm2-135m]",
 )  # fmt: skip
 cross_encoder = click.option(
     "--cross-encoder", type=Name(), metavar="NAME",
@@ -146,7 +148,7 @@ signals = click.option(
     help="Keep the measured signals here, and take them from here if they are there.",
 )  # fmt: skip
 training_scorer = click.option(
-    "--scorer-model", type=Name(), metavar="NAME", help="Measure likelihoods with this model. [default: smollm2-135m]"
+    "--scorer-model", type=Name(), metavar="NAME", help="Score turns with this model. [default: smollm2-135m]"
 )
 judging = stack(rules, weights, tiers, scorer_model, cross_encoder)
 

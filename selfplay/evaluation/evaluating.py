@@ -10,7 +10,6 @@ from typing import Any
 
 import polars as pl
 
-from filters.features import STATE
 from rerank.learn import WRITTEN
 from selfplay.atomic import replacing
 from selfplay.errors import UsageError
@@ -66,10 +65,12 @@ def evaluate(
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
     models: dict[str, Any] = {}
+    unread = table.select("id")
     if CHOICES[tiers]:
-        table, models = with_signals(table, signals)
-        unwanted = [name for tier, names in SIGNALS.items() if tier not in CHOICES[tiers] for name in names]
-        table = table.drop(*unwanted, *(() if "likelihood" in CHOICES[tiers] else (STATE,)), strict=False)
+        table, models = with_signals(table, signals, tiers=CHOICES[tiers])
+        names = [name for tier, names in SIGNALS.items() if tier not in CHOICES[tiers] for name in names]
+        unread = table.select("id", *(name for name in names if name in table.columns))
+        table = table.drop(names, strict=False)
     about = {
         "judged": str(judged),
         "tiers": tiers,
@@ -80,7 +81,7 @@ def evaluate(
     }
     try:
         if learned is not None:
-            ranked, found = _as_is(table, learned, models, seed)
+            ranked, found = _as_is(table, learned, models)
         else:
             ranked, found = _learned_anew(table, folds, seed, apart, say)
     except ValueError as error:
@@ -88,14 +89,16 @@ def evaluate(
             f"{judged}: nothing can be learned from it: {one_line(error)}; to judge what was learned elsewhere, "
             "give --no-learning"
         ) from None
-    found = about | found
+    # Baselines may look at signals that filter and ranking went without.
+    ranked = ranked.join(unread, on="id", how="left", maintain_order="left")
+    found = about | {"learned": found.pop("learned"), **_figures(ranked, seed)} | found
     if out is not None:
         _write(ranked, found, out, say)
     return found
 
 
 def _as_is(
-    table: pl.DataFrame, learned: Sequence[str | None], models: dict[str, Any], seed: int
+    table: pl.DataFrame, learned: Sequence[str | None], models: dict[str, Any]
 ) -> tuple[pl.DataFrame, dict[str, Any]]:
     from rerank.learn import training_hash
 
@@ -106,14 +109,14 @@ def _as_is(
     same = weights.training.get("hash") == training_hash(table)
     ranked = held_out.taken_as_is(table, rules, weights)
     named = {"rules": learned[0] or "shipped", "weights": learned[1] or "shipped", "learned_from_these": same}
-    return ranked, {"learned": named, **_figures(ranked, seed)}
+    return ranked, {"learned": named}
 
 
 def _learned_anew(
     table: pl.DataFrame, folds: int, seed: int, apart: bool, say: Say
 ) -> tuple[pl.DataFrame, dict[str, Any]]:
     ranked, crossing = held_out.cross_validated(table, folds, seed, say)
-    found = {"learned": {"folds": folds}, **_figures(ranked, seed)}
+    found: dict[str, Any] = {"learned": {"folds": folds}}
     sampled = ranked.filter("sampled")
     found["ablation"] = report.ablation_of(sampled, crossing, ranked["sampled"], seed)
     sources = sorted(sampled["source"].unique())

@@ -21,7 +21,7 @@ from selfplay.judge.folder import CONTEXTS, TURNS, read_folder
 from selfplay.judge.lessons import read_lessons
 from selfplay.signals.cross import load_cross_encoder
 from selfplay.signals.embedding import load_embedder
-from selfplay.signals.measure import PARTS, SIGNALS, default_scorer, expected_versions, measure, signal_versions
+from selfplay.signals.measure import PARTS, SCORED, SIGNALS, default_scorer, expected_versions, measure, signal_versions
 from selfplay.signals.tiers import SignalModels
 from selfplay.signals.wording import with_wording
 from selfplay.terminal import one_line
@@ -67,10 +67,13 @@ def measured(table: pl.DataFrame, tiers: Collection[str], models: SignalModels) 
     with ExitStack() as stack:
         if "embedding" in tiers:
             found["embedder"] = load_embedder()
-        if {"likelihood", "state"} & {*tiers}:
+        if {*SCORED} & {*tiers}:
             found["scorer"], found["template"] = default_scorer(models.scorer)
             stack.callback(found["scorer"].close)
-            found["layer"] = layer_at_depth(found["scorer"].layers) if found["scorer"].layers else None
+            if "state" in tiers and found["scorer"].layers:
+                found["layer"] = layer_at_depth(found["scorer"].layers)
+            elif "state" in tiers:  # of an architecture whose layers cannot be found: the next best
+                tiers = {*tiers, "likelihood"} - {"state"}
         if "cross" in tiers and models.cross_encoder:
             found["cross_encoder"] = load_cross_encoder(models.cross_encoder)
         table = measure(table, tiers, **found)
@@ -79,49 +82,45 @@ def measured(table: pl.DataFrame, tiers: Collection[str], models: SignalModels) 
 
 
 def with_signals(
-    table: pl.DataFrame, kept: Path | None, models: SignalModels | None = None, states: bool = True
+    table: pl.DataFrame,
+    kept: Path | None,
+    models: SignalModels | None = None,
+    tiers: Collection[str] = ("embedding", "state"),
 ) -> tuple[pl.DataFrame, dict[str, Any]]:
-    """The table with all signals, from `kept` what is there, else measured and put there; and what measured them.
+    """The table with signals, from `kept` what is there, else measured and put there; and what measured them.
 
     That is the record of `signal_versions`, and under `turn_state` the layer that was read.
 
     Args:
-        states: The scorer's hidden states are wanted too where they were not kept with the likelihoods.
+        tiers: Those that are wanted, beside a cross-encoder's if one is named.
 
     Raises:
         UsageError: The file cannot be used, or was measured with other models than those named.
     """
     models = models or SignalModels()
-    named = {tier: expected_versions(tier, model) for tier, model in models.named.items()}  # a wrong name ends here
+    tiers = {*tiers, "cross"} if models.cross_encoder else {*tiers}
+    named = {tier: expected_versions(tier, models.named[tier]) for tier in tiers & models.named.keys()}
     versions: dict[str, Any] = {}
     if kept is not None and kept.exists():
         table, versions = read_signals(kept, table)
-        for tier, expected in named.items():
-            part = PARTS[tier]
+        tiers = {tier for tier in tiers if not {*SIGNALS[tier]} <= {*table.columns}}
+        for tier in sorted({*named, *tiers}):  # what is named, or measured beside what is there
+            part, expected = PARTS[tier], named.get(tier) or expected_versions(tier)
             if part in versions and versions[part] != expected[part]:
                 raise UsageError(
                     f"{kept} was measured with the {part.replace('_', '-')} {versions[part].get('model')!r}, not "
-                    f"{models.named[tier]!r}; name another file with --signals, or delete it to measure anew"
+                    f"{models.named.get(tier) or expected[part]['model']!r}; name another file with --signals, or "
+                    "delete it to measure anew"
                 )
-    tiers = {tier for tier in ("embedding", "likelihood", *models.named) if PARTS[tier] not in versions}
-    if states and "likelihood" not in tiers and STATE not in table.columns and _ours(versions, models):
-        tiers.add("state")
     if not tiers:
         return table, versions
     table, found = measured(table, tiers, models)
     versions |= found
     if kept is not None:
-        signals = (*(name for names in SIGNALS.values() for name in names), STATE)
-        columns = [name for name in signals if name in table.columns]
+        columns = [name for names in SIGNALS.values() for name in names if name in table.columns]
         with replacing(kept) as path:
             table.select("id", *columns).write_parquet(path, metadata={"models": json.dumps(versions)})
     return table, versions
-
-
-def _ours(versions: Mapping[str, Any], models: SignalModels) -> bool:
-    """Whether what measured the likelihoods is the scorer that would measure more here."""
-    part = PARTS["likelihood"]
-    return bool(versions[part] == expected_versions("likelihood", models.scorer).get(part))
 
 
 def refuse_unwritable(judged: Path, out: Path, kept: Path | None) -> None:

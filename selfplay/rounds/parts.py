@@ -22,7 +22,7 @@ from selfplay.pipeline import Judge
 from selfplay.plan import Planned
 from selfplay.rounds.cohorts import Key
 from selfplay.runs import Ordinals, Run
-from selfplay.signals.measure import SIGNALS
+from selfplay.signals.measure import NUMBERS
 from selfplay.tables import SAMPLED_STATE, TURNS, sites_table, turns_table
 
 _ORDER = ("ordinal", "temperature", "sample")
@@ -102,7 +102,7 @@ class RoundParts:
         sampled = gathered("sampled").sort(_ORDER)
         self._run.write("sampled", number, sampled.drop(SAMPLED_STATE, strict=False))
         # Measured once is enough: labels and ranks are made anew from the signals that the rounds have.
-        measured = {*TURNS, *(name for names in SIGNALS.values() for name in names)}
+        measured = {*TURNS, *NUMBERS}
         turns = gathered("turns").sort(_ORDER)
         turns = turns.select(c for c in turns.columns if c in measured)
         if SAMPLED_STATE in sampled.columns:

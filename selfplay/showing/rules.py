@@ -42,7 +42,7 @@ def facts(path: str | None, name: str | None = None) -> dict[str, Any]:
         "models": dict(rules.models),
         "sets": {
             each: {
-                "tiers": sorted(rules_of.tiers, key=("text", "embedding", "likelihood").index),
+                "tiers": sorted(rules_of.tiers, key=("text", "embedding", "state", "likelihood").index),
                 "held_out": dict(rules_of.held_out),
                 "rules": [_rule(rule, rules_of) for rule in rules_of.rules],
             }

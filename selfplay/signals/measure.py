@@ -1,7 +1,8 @@
 """Adds the signal columns that filters and rerank read, for as many tiers as this install has.
 
 Tiers: `text` needs nothing and is measured by filters and rerank themselves; `embedding` needs sentence-transformers;
-`likelihood` needs an engine that scores; `cross` needs a cross-encoder, of which none is shipped. The shipped rules and
+`state` needs an engine that tells hidden states and `likelihood` one that scores; `cross` needs a cross-encoder, of
+which none is shipped. The shipped rules and
 weights were learned with SmolLM2-135M as scorer and MiniLM as embedder, whatever model wrote the turns:
 `signal_versions` says which ones measured, to be checked against what rules and weights record.
 """
@@ -28,19 +29,28 @@ from selfplay.tables import SAMPLED_STATE, states_column
 
 EMBEDDING_SIGNALS = embedding.SIGNALS
 LIKELIHOOD_SIGNALS = likelihood.SIGNALS
+STATE = likelihood.STATE
 SIGNALS: Mapping[str, tuple[str, ...]] = {
     "embedding": EMBEDDING_SIGNALS,
+    "state": (STATE,),
     "likelihood": LIKELIHOOD_SIGNALS,
     "cross": cross.SIGNALS,
 }
-STATE = likelihood.STATE
+NUMBERS = tuple(name for names in SIGNALS.values() for name in names if name != STATE)
+"""Those that are one number for each turn, as rows of files can hold them."""
+SCORED = ("state", "likelihood")
+"""The tiers that the scorer measures."""
 CONTROL_SIGNALS = likelihood.CONTROL
 """Of the tier `control`: measured only where it is asked for, read by no shipped rule or weight."""
-PARTS: Mapping[str, str] = {"embedding": "embedder", "likelihood": "scorer", "cross": "cross_encoder"}
+PARTS: Mapping[str, str] = {
+    "embedding": "embedder",
+    **dict.fromkeys(SCORED, "scorer"),
+    "cross": "cross_encoder",
+}
 """What `signal_versions` calls the model that measures a tier."""
 _NEEDS = {
     "embedding": ("torch", "sentence_transformers"),
-    "likelihood": ("torch", "transformers"),
+    **dict.fromkeys(SCORED, ("torch", "transformers")),
     "cross": ("torch", "sentence_transformers"),
 }
 
@@ -70,15 +80,15 @@ def measure(
 ) -> pl.DataFrame:
     """Adds (or replaces) the signal columns of `tiers`, float64, null where unknown; rows keep their order.
 
-    With `layer` there comes the column `turn_state` (list of float32, one per hidden unit; null where the likelihoods
-    are): the mean over the turn's first `likelihood.MAX_TOKENS` tokens of the scorer's hidden state after that layer,
-    behind the context and the user header. Null in all rows where the scorer cannot tell (`base.Reader`).
+    The column of `state` is `turn_state` (list of float32, one per hidden unit; null where the likelihoods are): the
+    mean over the turn's first `likelihood.MAX_TOKENS` tokens of the scorer's hidden state after one layer, behind the
+    context and the user header. Null in all rows where the scorer cannot tell (`base.Reader`).
 
     Args:
         table: One row per candidate: `turn`, and `messages` (JSON text or list of dicts, ending with the assistant's)
             or `query` and `answer`. Rows without messages have no likelihood signals. `token_ids` optional.
-        tiers: Any of `text`, `embedding`, `likelihood`, `cross`, `control`, `state`; `text` adds nothing here, and
-            `state` the states without the likelihoods, with which they come anyway.
+        tiers: Any of `text`, `embedding`, `state`, `likelihood`, `cross`, `control`; `text` adds nothing here.
+            Together `state` and `likelihood` share a pass.
         embedder: What encodes; the process's MiniLM if None.
         scorer: The engine that scores; SmolLM2-135M in process if None, closed again.
         template: The scorer's `ChatTemplate`; needed with `scorer`.
@@ -95,9 +105,9 @@ def measure(
         SelfplayError: A tier that does not exist or is not installed, or a column that is missing.
         EngineError: The scorer failed, or has no such layer.
     """
-    unknown = sorted(set(tiers) - {"text", *SIGNALS, "control", "state"})
+    unknown = sorted(set(tiers) - {"text", *SIGNALS, "control"})
     if unknown:
-        raise SelfplayError(f"no signal tier {unknown[0]!r}; there are text, {', '.join(SIGNALS)}, control, state")
+        raise SelfplayError(f"no signal tier {unknown[0]!r}; there are text, {', '.join(SIGNALS)}, control")
     if "state" in tiers and layer is None:
         raise SelfplayError("measuring states needs a layer")
     if "turn" not in table.columns:
@@ -113,7 +123,7 @@ def measure(
         columns |= cross.cross_signals(turns, answers, cross_encoder)
     if "embedding" in tiers:
         columns |= embedding.embedding_signals(turns, queries, answers, embedder or embedding.load_embedder())
-    if {"likelihood", "control", "state"} & set(tiers):
+    if {*SCORED, "control"} & set(tiers):
         if skip_cut and "finish_reason" in table.columns:
             cut = (table["finish_reason"] == "length").fill_null(False)
             turns = ["" if gone else turn for turn, gone in zip(turns, cut, strict=True)]
@@ -161,7 +171,7 @@ def expected_versions(tier: str, model: str | None = None) -> dict[str, Any]:
 
     Loads no weights; may get the scorer's files.
     """
-    if tier == "likelihood":
+    if tier in SCORED:
         return signal_versions(None, scorer_template(model))
     return {PARTS[tier]: _version(model or embedding.DEFAULT_EMBEDDER, None)}
 
@@ -198,7 +208,7 @@ def mismatches(
     return found
 
 
-_OPTIONS = {"likelihood": "--scorer-model", "cross": "--cross-encoder"}
+_OPTIONS = {**dict.fromkeys(SCORED, "--scorer-model"), "cross": "--cross-encoder"}
 
 
 def mend(tier: str, what: str, model: str, learned: str | None = None) -> str:
@@ -258,15 +268,16 @@ def _likelihood(
 ) -> dict[str, list[Any]]:
     if scorer is not None and template is None:
         raise SelfplayError("measuring likelihoods with a given scorer needs its template")
-    names = [*(LIKELIHOOD_SIGNALS if "likelihood" in tiers else ()), *(CONTROL_SIGNALS if "control" in tiers else ())]
-    names += [STATE] if layer is not None and {"likelihood", "state"} & set(tiers) else []
+    wanted = {**SIGNALS, "control": CONTROL_SIGNALS}
+    names = [name for tier in (*SCORED, "control") if tier in tiers for name in wanted[tier]]
     if scorer is None and not any(contexts):
         return {name: [None] * len(turns) for name in names}
     engine, template = (scorer, template) if scorer is not None else default_scorer()
     found: dict[str, list[Any]] = {}
     try:
         if "likelihood" in tiers:
-            found |= likelihood.likelihood_signals(contexts, turns, ids, engine, template, sampled, layer)
+            read = layer if "state" in tiers else None
+            found |= likelihood.likelihood_signals(contexts, turns, ids, engine, template, sampled, read)
         elif layer is not None and "state" in tiers:
             found |= likelihood.turn_states(contexts, turns, ids, engine, template, sampled, layer)
         if "control" in tiers:

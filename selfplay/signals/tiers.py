@@ -19,8 +19,8 @@ from selfplay.signals.cross import load_cross_encoder
 from selfplay.signals.embedding import load_embedder
 from selfplay.signals.measure import (
     PARTS,
+    SCORED,
     SIGNALS,
-    STATE,
     available_tiers,
     default_scorer,
     expected_versions,
@@ -31,13 +31,15 @@ from selfplay.signals.measure import (
 )
 
 CHOICES: dict[str, tuple[str, ...]] = {
-    "auto": ("embedding", "likelihood"),
+    "auto": ("embedding", *SCORED),
     "text": (),
     "text+embedding": ("embedding",),
-    "all": ("embedding", "likelihood"),
+    "text+embedding+state": ("embedding", "state"),
+    "all": ("embedding", *SCORED),
 }
-"""What `--tiers` asks for beside the text tier. `auto` does without what cannot be had; the others must be met.
-A cross-encoder's tier comes on top where one is named, and with `auto` and `all` where the weights know one."""
+"""What `--tiers` asks for beside the text tier. `auto` takes of these what rules and weights read (`learned.reads`) and
+does without what cannot be had; the others must be met. A cross-encoder's tier comes on top where one is named, and
+with `auto` and `all` where the weights know one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,7 @@ class SignalModels:
     """The models that users may name to measure with.
 
     Attributes:
-        scorer: Measures the likelihoods; None is SmolLM2-135M.
+        scorer: Measures states and likelihoods; None is SmolLM2-135M.
         cross_encoder: Measures the cross tier; there is none by default.
     """
 
@@ -55,20 +57,26 @@ class SignalModels:
     @property
     def named(self) -> dict[str, str]:
         """By tier, the models that were named."""
-        found = {"likelihood": self.scorer, "cross": self.cross_encoder}
+        found = {**dict.fromkeys(SCORED, self.scorer), "cross": self.cross_encoder}
         return {tier: model for tier, model in found.items() if model is not None}
 
 
-def wanted(choice: str, learned: Learned, models: SignalModels) -> tuple[str, ...]:
+def wanted(
+    choice: str, learned: Learned, models: SignalModels, reads: Collection[str] = tuple(SIGNALS)
+) -> tuple[str, ...]:
     """The tiers that `--tiers` asks for, with these weights and named models.
+
+    Args:
+        reads: Those that `auto` takes, of those that can be had.
 
     Raises:
         UsageError: A scorer is named for a choice that scores nothing.
     """
-    if models.scorer and "likelihood" not in CHOICES[choice]:
-        raise UsageError(f"--scorer-model measures likelihoods, which --tiers {choice} does without; leave one out")
+    tiers = tuple(tier for tier in CHOICES[choice] if choice != "auto" or tier in reads)
+    if models.scorer and not {*SCORED} & {*tiers}:
+        raise UsageError(f"--scorer-model scores turns, which --tiers {choice} does without; leave one out")
     known = choice in ("auto", "all") and PARTS["cross"] in learned.get("weights", {})
-    return (*CHOICES[choice], "cross") if models.cross_encoder or known else CHOICES[choice]
+    return (*tiers, "cross") if models.cross_encoder or known else tiers
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,19 +125,24 @@ def _cross_obstacle(model: str | None, weights: Mapping[str, Any]) -> str | None
     return mismatches(expected_versions("cross", model), weights, asked=model).get("cross")
 
 
-def settle(choice: str, learned: Learned, models: SignalModels | None = None) -> tuple[tuple[str, ...], list[str]]:
-    """The tiers of a run, decided before it starts, and what is left out, one line each.
+def settle(
+    choice: str,
+    learned: Learned,
+    models: SignalModels | None = None,
+    reads: Collection[str] = tuple(SIGNALS),
+) -> tuple[tuple[str, ...], list[str]]:
+    """The tiers of a run, decided before it starts, and what is left out, one line each. Arguments as `wanted`.
 
     Raises:
         SelfplayError: A tier asked for by name, or by naming its model, cannot be had.
     """
     models = models or SignalModels()
-    reasons = {tier: obstacle(tier, learned, models) for tier in wanted(choice, learned, models)}
+    reasons = {tier: obstacle(tier, learned, models) for tier in wanted(choice, learned, models, reads)}
     for tier, reason in reasons.items():
         if reason and (choice != "auto" or tier in models.named):
             asked = f"--tiers {choice}: " if choice != "auto" else ""
             raise SelfplayError(f"{asked}no {tier} signals: {reason}")
-    notes = [f"no {tier} signals: {reason}" for tier, reason in reasons.items() if reason]
+    notes = list(dict.fromkeys(f"no {tier} signals: {reason}" for tier, reason in reasons.items() if reason))
     return ("text", *(tier for tier, reason in reasons.items() if not reason)), notes
 
 
@@ -162,15 +175,15 @@ class Measurer:
             scorer: Scores instead of one of our own; left open.
             models: The models that were named. Their tiers are never optional.
             skip_cut: Turns cut at the token limit get no likelihoods, since none of them will be chosen.
-            layer: Layer of the scorer whose states the rules read. They come with the likelihoods, or alone where a
-                table has those, so that a turn is judged alike wherever its likelihoods were measured.
+            layer: Layer of the scorer whose states rules and weights read; None where they read none, and then
+                none are measured.
 
         Raises:
             SelfplayError: Rules or weights do not know a model that was named.
         """
         self.notes: list[str] = []
         self._unwanted = [name for tier, names in SIGNALS.items() if tier not in tiers for name in names]
-        self._tiers = {tier for tier in tiers if tier in reads}
+        self._tiers = {tier for tier in tiers if tier in reads and (tier != "state" or layer is not None)}
         self._learned = learned
         self._skip_cut, self._layer = skip_cut, layer
         self._named = models or SignalModels()
@@ -180,10 +193,10 @@ class Measurer:
             if reason:
                 raise SelfplayError(f"no {tier} signals: {reason}")
         self._models: dict[str, dict[str, Any]] = {}
-        self._unopposed = set() if scorer is None else {"likelihood"}
+        self._unopposed = set() if scorer is None else {*SCORED}
         self._own: Engine | None = None
         if scorer is not None:
-            self._models["likelihood"] = {
+            self._models["scorer"] = {
                 "scorer": scorer.engine, "template": scorer.template,
                 "own_tokens": scorer.own_tokens, "own_logprobs": scorer.own_logprobs,
             }  # fmt: skip
@@ -196,11 +209,9 @@ class Measurer:
                 weights were learned with.
         """
         table = table.drop(self._unwanted, strict=False)
-        for tier in missing_tiers(table):
-            if tier in self._tiers:
-                table = self._measured(table, tier, tier)
-        if self._layer is not None and "likelihood" in self._tiers and STATE not in table.columns:
-            table = self._measured(table, "likelihood", "state")
+        missing = [tier for tier in missing_tiers(table) if tier in self._tiers]
+        for part in dict.fromkeys(PARTS[tier] for tier in missing):  # what one model measures shares passes
+            table = self._measured(table, part, [tier for tier in missing if PARTS[tier] == part])
         return table
 
     def control(self, table: pl.DataFrame) -> pl.DataFrame:
@@ -210,35 +221,36 @@ class Measurer:
         Raises:
             SelfplayError: The scorer cannot be had.
         """
-        return measure(table, {"control"}, skip_cut=self._skip_cut, **self._loaded("likelihood"))
+        return measure(table, {"control"}, skip_cut=self._skip_cut, **self._loaded("scorer"))
 
-    def _measured(self, table: pl.DataFrame, tier: str, what: str) -> pl.DataFrame:
-        """With the signals of `what`, the tier or a part of it, by the models of the tier."""
+    def _measured(self, table: pl.DataFrame, part: str, tiers: list[str]) -> pl.DataFrame:
+        """With the signals of `tiers`, all of one model."""
+        told = " and ".join(tiers)
         try:
-            if tier not in self._unopposed:
-                if reason := obstacle(tier, self._learned, self._named):
-                    raise SelfplayError(reason)
-                self._unopposed.add(tier)
-            layer = self._layer if tier == "likelihood" else None
-            return measure(table, {what}, skip_cut=self._skip_cut, layer=layer, **self._loaded(tier))
+            for tier in tiers:
+                if tier not in self._unopposed:
+                    if reason := obstacle(tier, self._learned, self._named):
+                        raise SelfplayError(reason)
+                    self._unopposed.add(tier)
+            layer = self._layer if "state" in tiers else None
+            return measure(table, tiers, skip_cut=self._skip_cut, layer=layer, **self._loaded(part))
         except SelfplayError as error:
-            if tier not in self._optional:
-                raise SelfplayError(f"no {tier} signals: {error}") from None
-            self._tiers.remove(tier)
-            lacking = "states of the scorer" if what == "state" else f"{tier} signals"
-            self.notes.append(f"without {lacking}: {error}")
+            if not {*tiers} <= self._optional:
+                raise SelfplayError(f"no {told} signals: {error}") from None
+            self._tiers -= {*tiers}
+            self.notes.append(f"without {told} signals: {error}")
             return table
 
-    def _loaded(self, tier: str) -> dict[str, Any]:
-        if tier not in self._models:
-            self._models[tier] = self._load(tier)
-        return self._models[tier]
+    def _loaded(self, part: str) -> dict[str, Any]:
+        if part not in self._models:
+            self._models[part] = self._load(part)
+        return self._models[part]
 
-    def _load(self, tier: str) -> dict[str, Any]:
-        if tier == "embedding":
+    def _load(self, part: str) -> dict[str, Any]:
+        if part == "embedder":
             return {"embedder": load_embedder()}
-        if tier == "cross":
-            return {"cross_encoder": load_cross_encoder(self._named.named[tier])}
+        if part == "cross_encoder":
+            return {"cross_encoder": load_cross_encoder(str(self._named.cross_encoder))}
         self._own, template = default_scorer(self._named.scorer)
         return {"scorer": self._own, "template": template}
 
