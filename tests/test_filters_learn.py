@@ -25,7 +25,7 @@ INPUTS = ("chars", "new", "answer_only", "query_cover", "question", "content")
 def small() -> Iterator[None]:
     """The whole procedure with fewer features, trees and draws, so that it takes a second."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(learn, "INPUTS", {"text": INPUTS, "full": (*INPUTS, *learn.INPUTS["full"][-4:])})
+        patch.setattr(learn, "INPUTS", {"text": INPUTS, "likelihood": learn.INPUTS["likelihood"][-4:]})
         patch.setattr(learn, "TREES", {**learn.TREES, "n_estimators": 20, "max_features": None})
         patch.setattr(learn, "REPLICATES", 10)
         patch.setattr(quality, "DRAWS", 10)
@@ -176,9 +176,9 @@ def test_no_model_sees_the_fold_it_is_asked_about(rows: pl.DataFrame, monkeypatc
     seen = []
     real = learn.fit_scores
 
-    def spy(name: str, inside: Judged, weight: float, strength: float) -> learn.Scores:
+    def spy(inside: Judged, weight: float, strength: float) -> learn.Scores:
         seen.append(frozenset(inside.folds.tolist()))
-        return real(name, inside, weight, strength)
+        return real(inside, weight, strength)
 
     monkeypatch.setattr(learn, "fit_scores", spy)
     fitted = learn._Fitted("text", judged)
@@ -259,7 +259,7 @@ def test_exact_lower_bounds() -> None:
 def test_no_label_is_left_out_of_the_scores(rows: pl.DataFrame) -> None:
     """One that nobody gave has a score too, close to 0."""
     judged = read(rows)
-    p = learn.fit_scores("text", judged, 1.0, 0.03).probabilities(judged.features)
+    p = learn.fit_scores(judged, 1.0, 0.03).probabilities(judged.features)
     missing = [column for column, label in enumerate(LABELS) if label not in judged.labels]
     assert missing
     assert p[:, missing].max() < 1e-6

@@ -12,40 +12,45 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
-from sklearn.preprocessing import StandardScaler
 
-from filters import RulesError, estimate_genuine, label
-from filters.calibration import Calibration
-from filters.explain import probed
-from filters.features import FEATURES, Features, compute
+from filters import RulesError, label
+from filters.explain import contributions, told
+from filters.features import FEATURES, STATE, Features, compute
 from filters.labelling import decide
-from filters.learning import calibrate, fit_probe, learn, quality
+from filters.labels import LABELS, Label
+from filters.learning import learn, quality
 from filters.learning.learn import FOLDS, Judged, learn_set
-from filters.probe import Probe
-from filters.rules import Rules, RuleSet, load, parse
+from filters.probe import Probe, layer_at_depth
+from filters.rules import RuleSet, load, parse
+from filters.scores import score_name, softmax
 from tests.test_filters_rules import JUNK, SMALL, features, paths, set_at
 
 NAN = float("nan")
-PROBE = {"layer": 7, "weights": [1.0, -0.5], "intercept": 0.25, "low": -4, "high": 3}
+ZEROS = [0] * len(LABELS)
+PROBE = {
+    "layer": 7,
+    "weights": {name: [1.0, -0.5] if name == "follow_up" else [0, 0] for name in LABELS},
+    "offsets": [*ZEROS[:-1], 0.25],
+    "low": [-4] * len(LABELS),
+    "high": [3] * len(LABELS),
+}
 
 
 def with_probe() -> dict[str, Any]:
-    """A rules file whose larger set has every part."""
+    """A rules file whose larger set reads states."""
     data = copy.deepcopy(SMALL)
     full = data["sets"]["full"] | {
         part: copy.deepcopy(SMALL["sets"]["text"][part]) for part in ("scores", "genuine", "boosted", "calibration")
     }
     full["scores"]["inputs"] = ["cos_answer"]
-    full["calibration"]["probed"] = {"weights": [0.5, 0.5, 2, -1], "replicates": [[0.5, 0.5, 2, -1], [0, 0, 1, 0]]}
-    data["sets"]["full"] = full | {"probe": dict(PROBE)}
+    for part in ("scores", "genuine"):
+        full[part]["probe"] = copy.deepcopy(PROBE)
+    data["sets"]["full"] = full
     return data
 
 
 PROBED = with_probe()
-PLACE = ("sets", "full", "probe")
-WEIGHED = ("sets", "full", "calibration", "probed")
+PLACE = ("sets", "full", "genuine", "probe")
 
 
 def turns(*states: list[float] | None, **columns: Any) -> pl.DataFrame:
@@ -63,14 +68,22 @@ def turns(*states: list[float] | None, **columns: Any) -> pl.DataFrame:
     ).with_columns(pl.Series("turn_state", states, pl.List(pl.Float32)))
 
 
-def test_log_odds_by_hand() -> None:
+def test_what_it_adds_by_hand() -> None:
     states = np.array([[1, 2], [NAN, NAN], [10, 0], [0, 100]], dtype=np.float32)
     here = replace(features(chars=[1.0] * 4), states=states)
-    probe = Probe(7, (1.0, -0.5), 0.25, -4, 3)
-    assert probe.log_odds(here).tolist() == pytest.approx([0.25, NAN, 3, -4], nan_ok=True)
-    assert np.isnan(probe.log_odds(replace(here, states=None))).tolist() == [True] * 4
+    probe = Probe.from_json(PROBE, "here")
+    found = probe.logits(here)
+    assert found[:, -1].tolist() == [0.25, 0, 3, -4], "unknown adds nothing, and nothing is extrapolated"
+    assert not found[:, :-1].any()
+    assert probe.known(here).tolist() == [True, False, True, True]
+    assert not probe.logits(replace(here, states=None)).any()
+    assert not probe.known(replace(here, states=None)).any()
     with pytest.raises(ValueError, match="`turn_state` has 3 numbers a turn, the probe of the rules reads 2"):
-        probe.log_odds(replace(here, states=np.zeros((4, 3), dtype=np.float32)))
+        probe.logits(replace(here, states=np.zeros((4, 3), dtype=np.float32)))
+
+
+def test_another_scorer_is_read_at_the_same_depth() -> None:
+    assert [layer_at_depth(layers) for layers in (30, 24, 36, 2, 1)] == [20, 16, 24, 1, 1]
 
 
 def test_states_are_read_from_lists_and_arrays() -> None:
@@ -127,8 +140,8 @@ def test_states_go_where_their_rows_go() -> None:
     here = replace(features(chars=[1.0, 2.0, 3.0]), states=states)
     np.testing.assert_array_equal(here.take(np.array([2, 0])).states, states[[2, 0]])
     np.testing.assert_array_equal(here.plus({"p_genuine": np.zeros(3)}).states, states)
-    assert here.only(("text", "likelihood")).states is states
-    assert here.only(("text", "embedding")).states is None
+    assert here.only(("text", "state")).states is states
+    assert here.only(("text", "likelihood")).states is None
     without = features(chars=[4.0])
     joined = Features.concat([without, here, without]).states
     np.testing.assert_array_equal(joined, [[NAN] * 2, *states, [NAN] * 2])
@@ -137,69 +150,56 @@ def test_states_go_where_their_rows_go() -> None:
         Features.concat([here, replace(without, states=np.zeros((1, 3), dtype=np.float32))])
 
 
-def test_three_log_odds_are_weighed_where_the_third_is_known_and_two_elsewhere() -> None:
-    two = Calibration((0.5, 2.0, -1.0), ((0.5, 2.0, -1.0), (0.0, 0.0, 0.0)), {})
-    three = replace(two, probed=Calibration((1.0, 1.0, 3.0, 0.0), ((1.0, 1.0, 3.0, 0.0), (0.0, 0.0, 1.0, 1.0)), {}))
-    odds = np.array([[2.0, 1.0, 0.5], [2.0, 1.0, NAN], [0.0, 0.0, -2.0]])
-    expected = np.array([[4.5, 2.0, -6.0], [1.5, 0.0, -1.0]])
-    assert three.replicated(odds) == pytest.approx(1 / (1 + np.exp(-expected)))
-    assert three.probability(odds) == pytest.approx(1 / (1 + np.exp(-expected[0])))
-    assert two.probability(odds).tolist() == two.probability(odds[:, :2]).tolist()
-    assert three.probability(odds[:, :2]).tolist() == two.probability(odds).tolist()
-
-
-def test_a_set_with_a_probe_says_of_unknown_states_what_it_says_without() -> None:
-    """Of known ones too where the larger set does not decide."""
+def test_a_set_that_reads_states_decides_where_they_are_known() -> None:
     rules = parse(PROBED)
-    full = rules.sets["full"]
-    assert full.calibration is not None
-    plain = replace(full, probe=None, calibration=replace(full.calibration, probed=None))
+    full, text = rules.sets["full"], rules.sets["text"]
+    assert full.tiers == {"text", "embedding", "state"}
     table = turns([2.0, 0.0], None, [NAN, 1.0], [-2.0, 0.0], [2.0, 0.0], cos_answer=[0.5, 0.5, 0.5, 0.5, None])
-    p, q = (label(table, some)["p_genuine"] for some in (rules, Rules({**rules.sets, "full": plain})))
-    assert label(table, rules)["rule_set"].to_list() == ["full"] * 4 + ["text"]
-    assert p[[1, 2, 4]].to_list() == q[[1, 2, 4]].to_list()
-    assert (p[0], p[3]) > (q[0], 0)
-    assert p[3] < q[3]
-    assert [probed(full, compute(table), row) for row in range(3)] == [2.25, None, None]
-    assert probed(plain, compute(table), 0) is None
+    found = label(table, rules)
+    assert found["rule_set"].to_list() == ["full", "text", "text", "full", "text"]
+    known = compute(table)
+    assert full.scores is not None
+    assert full.genuine is not None
+    plain = [replace(scores, probe=None).probabilities(known)[0] for scores in (full.scores, full.genuine)]
+    for scores, before in zip((full.scores, full.genuine), plain, strict=True):
+        added = np.array([*ZEROS[:-1], 2.25])
+        assert scores.probabilities(known)[0] == pytest.approx(softmax(np.log(before) + added))
+    assert found["p_genuine"][0] > found["p_genuine"][3]
+    assert found["p_genuine"][4] == label(table, rules, only="text")["p_genuine"][4]
+    assert text.tiers == {"text"}
 
 
-def test_the_estimate_goes_with_the_probe() -> None:
-    rules = parse(PROBED)
-    table = turns(*[[2.0, 0.0], None] * 20)
-    found = estimate_genuine(table, rules)
-    assert found.mean == pytest.approx(label(table, rules)["p_genuine"].mean())
-    assert found.low <= found.mean <= found.high
-    assert found.mean > estimate_genuine(table.drop("turn_state"), rules).mean
+def test_explaining_tells_what_the_state_adds() -> None:
+    full = parse(PROBED).sets["full"]
+    known = compute(turns([2.0, 0.0], None))
+    (found,) = [entry for entry in contributions(full, known, 0, Label.FOLLOW_UP) if entry[0] == STATE]
+    assert found[2] == pytest.approx(2.25)
+    assert told(found) == "hidden state of the scorer (+2.25)"
+    (against,) = [entry for entry in contributions(full, known, 0, Label.GENERIC) if entry[0] == STATE]
+    assert against[2] == pytest.approx(-2.25 / 8)
+    assert STATE not in [entry[0] for entry in contributions(full, known, 1, Label.FOLLOW_UP)]
 
 
-def test_a_set_with_a_probe_survives_its_file(tmp_path: Path) -> None:
+def test_a_set_with_probes_survives_its_file(tmp_path: Path) -> None:
     rules = parse(PROBED)
     rules.save(tmp_path / "rules.json")
     assert load(tmp_path / "rules.json") == rules
     assert rules.layer == 7
     assert parse(SMALL).layer is None
-    assert Probe.from_json(Probe(7, (1 / 3,), 2e-9, -1e5, 1e5).to_json(), "here").weights == (0.333333,)
 
 
 MISTAKES: list[tuple[tuple[Any, ...], Any, str]] = [
-    (PLACE, None, "sets.full: probe and calibration.probed come together or not at all"),
-    (WEIGHED, None, "sets.full: probe and calibration.probed come together or not at all"),
-    (PLACE, 3, "sets.full.probe must be an object"),
-    ((*PLACE, "layer"), 0, "sets.full.probe.layer must be the number of a layer"),
-    ((*PLACE, "layer"), True, "sets.full.probe.layer must be the number of a layer"),
-    ((*PLACE, "layer"), 20.5, "sets.full.probe.layer must be the number of a layer"),
-    ((*PLACE, "weights"), [], "sets.full.probe.weights must be a list of numbers"),
-    ((*PLACE, "weights"), {}, "sets.full.probe.weights must be a list of numbers"),
-    ((*PLACE, "weights", 1), "x", "sets.full.probe.weights holds something that is not a number"),
-    ((*PLACE, "intercept"), None, "sets.full.probe.intercept must be a number"),
-    ((*PLACE, "low"), NAN, "sets.full.probe.low must be a number"),
-    ((*PLACE, "low"), 4, "sets.full.probe.low is above high"),
-    (WEIGHED, [], "sets.full.calibration.probed must be an object"),
-    ((*WEIGHED, "weights"), [1, 2, 3], "sets.full.calibration.probed.weights must be a list of 4 numbers"),
-    ((*WEIGHED, "replicates"), [], "sets.full.calibration.probed.replicates must be a list of weights"),
-    ((*WEIGHED, "replicates", 0), [1], "sets.full.calibration.probed.replicates[0] must be a list of 4 numbers"),
-    ((*WEIGHED, "replicates"), [[0, 0, 1, 0]], "sets.full.calibration.probed.replicates must be as many as without"),
+    (PLACE, 3, "sets.full.genuine.probe must be an object"),
+    ((*PLACE, "layer"), 0, "sets.full.genuine.probe.layer must be the number of a layer"),
+    ((*PLACE, "layer"), True, "sets.full.genuine.probe.layer must be the number of a layer"),
+    ((*PLACE, "layer"), 20.5, "sets.full.genuine.probe.layer must be the number of a layer"),
+    ((*PLACE, "layer"), 8, "sets.full: scores and genuine read different layers"),
+    ((*PLACE, "weights"), [], "sets.full.genuine.probe.weights must have one list for each label"),
+    ((*PLACE, "weights"), {}, "sets.full.genuine.probe.weights must have one list for each label"),
+    ((*PLACE, "weights", "generic"), [1], "sets.full.genuine.probe.weights.generic must be a list of 2 numbers"),
+    ((*PLACE, "weights", "generic", 1), "x", "probe.weights.generic holds something that is not a number"),
+    ((*PLACE, "offsets"), None, "sets.full.genuine.probe.offsets must be a list of 9 numbers"),
+    ((*PLACE, "low", 0), 4, "sets.full.genuine.probe.low is above high"),
 ]
 
 
@@ -210,11 +210,10 @@ def test_a_mistake_gets_one_line(path: tuple[Any, ...], value: Any, message: str
     assert message in str(caught.value)
 
 
-def test_no_probe_in_a_set_without_likelihoods() -> None:
-    full = PROBED["sets"]["full"]
-    parts = {"probe": full["probe"], "calibration": full["calibration"]}
-    data = set_at(PROBED, ("sets", "text"), PROBED["sets"]["text"] | parts)
-    with pytest.raises(RulesError, match=r"sets\.text\.probe reads the likelihood tier, which 'text' is without"):
+def test_no_probe_in_a_set_without_states() -> None:
+    text = PROBED["sets"]["text"]
+    data = set_at(PROBED, ("sets", "text"), text | {"genuine": text["genuine"] | {"probe": dict(PROBE)}})
+    with pytest.raises(RulesError, match=r"sets\.text\.scores reads a tier which 'text' is without"):
         parse(data)
 
 
@@ -225,18 +224,13 @@ def test_whatever_stands_in_it_is_refused_in_one_line_or_works() -> None:
         states=np.array([[1, 2], [NAN, NAN]], dtype=np.float32),
     )
     refused = []
-    places = [
-        *paths(PROBED["sets"]["full"]["probe"], *PLACE),
-        *paths(PROBED["sets"]["full"]["calibration"], *WEIGHED[:3]),
-    ]
-    for path, value in product(places, JUNK):
+    for path, value in product(paths(PROBED["sets"]["full"]["genuine"]["probe"], *PLACE), JUNK):
         try:
             rules = parse(set_at(PROBED, path, value))
         except RulesError as error:
             refused.append(str(error))
         else:
-            width = len(rules.sets["full"].probe.weights) if rules.sets["full"].probe else 2
-            decide(rules, replace(rows, states=np.resize(rows.states, (2, width)).astype(np.float32)))  # type: ignore[type-var]
+            decide(rules, rows)
     assert len(refused) > 200
     assert not any("\n" in told for told in refused)
 
@@ -248,7 +242,7 @@ def test_whatever_stands_in_it_is_refused_in_one_line_or_works() -> None:
 def small() -> Iterator[None]:
     """The whole procedure with fewer features, trees and draws, and without rules, of which p_genuine knows nothing."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(learn, "INPUTS", dict.fromkeys(learn.INPUTS, ("chars", "new")))
+        patch.setattr(learn, "INPUTS", {"text": ("chars", "new")})
         patch.setattr(learn, "TREES", {**learn.TREES, "n_estimators": 2, "max_features": None})
         patch.setattr(learn, "REPLICATES", 10)
         patch.setattr(learn, "fit_rules", lambda *_: ())
@@ -278,131 +272,80 @@ def judged(own: float, shared: float, seed: int = 0, dimensions: int = 40) -> Ju
         np.full(n, "model"),
         groups.astype(str),
         rng.permutation(100)[groups] % FOLDS,
+        READ,
+        7,
     )
 
 
-def aucs(learned: RuleSet) -> tuple[float, float]:
-    """Held out, without the probe and with it."""
-    calibration = learned.calibration
-    assert calibration is not None
-    assert calibration.probed is not None
-    return calibration.figures["sampled"]["auc"][0], calibration.probed.figures["sampled"]["auc"][0]
+READ = ("text", "embedding", "state")
 
 
-def test_the_probe_says_what_the_regression_says() -> None:
-    turns = judged(0, 1.0)
-    states = turns.features.states
-    assert states is not None
-    states *= np.geomspace(1e-3, 1e3, states.shape[1], dtype=np.float32)
-    states[:, 1] = 5
-    rows = np.arange(300)
-    probe = fit_probe.fit_probe(turns, rows, 7)
-    scaler = StandardScaler().fit(states[rows].astype(float))
-    model = LogisticRegression(C=0.003, max_iter=500, tol=1e-3)
-    expected = model.fit(scaler.transform(states[rows]), turns.genuine[rows]).decision_function(
-        scaler.transform(states)
-    )
-    bounds = expected[rows].min(), expected[rows].max()
-    assert probe.log_odds(turns.features) == pytest.approx(np.clip(expected, *bounds), abs=1e-4)
-    again = Probe.from_json(probe.to_json(), "here")
-    assert again.log_odds(turns.features) == pytest.approx(probe.log_odds(turns.features), abs=1e-4)
-    assert (again.layer, len(again.weights)) == (7, 40)
+def auc(learned: RuleSet) -> float:
+    assert learned.calibration is not None
+    return float(learned.calibration.figures["sampled"]["auc"][0])
 
 
 def test_what_a_state_tells_of_all_conversations_is_earned() -> None:
-    learned = learn_set("full", judged(0, 2.0), layer=7)
-    without, with_it = aucs(learned)
-    assert without < 0.6
-    assert with_it > 0.85
-    assert learned.probe is not None
-    assert learned.probe.layer == 7
-    assert learned.calibration is not None
-    assert learned.calibration.probed is not None
-    assert len(learned.calibration.replicates) == len(learned.calibration.probed.replicates) == 10
-    assert learned.calibration.probed.weights[2] > 0
+    turns = judged(0, 2.0)
+    learned = learn_set("full", turns)
+    assert auc(learned) > 0.85
+    assert auc(learn_set("full", replace(turns, tiers=("text",)))) < 0.6
+    for scores in (learned.scores, learned.genuine):
+        assert scores is not None
+        assert scores.probe is not None
+        assert scores.probe.layer == 7
+        told = np.abs(scores.probe.weights[LABELS.index("follow_up")])
+        assert told.argmax() == 0
 
 
 def test_what_was_memorised_of_a_conversation_earns_nothing() -> None:
     turns = judged(3.0, 0, dimensions=200)
-    assert aucs(learn_set("full", turns))[1] < 0.7
+    assert auc(learn_set("full", turns)) < 0.7
     by_row = replace(turns, folds=np.arange(len(turns.labels)) % FOLDS)
-    assert aucs(learn_set("full", by_row))[1] > 0.9, "split by row the same turns look easy"
+    assert auc(learn_set("full", by_row)) > 0.9, "split by row the same turns look easy"
 
 
-def test_no_probe_sees_the_fold_it_is_asked_about(monkeypatch: pytest.MonkeyPatch) -> None:
-    turns = judged(0, 2.0)
-    seen: list[frozenset[int]] = []
-    real = learn.fit_probe
-
-    def spy(given: Judged, rows: NDArray[np.intp], layer: int) -> Probe:
-        seen.append(frozenset(given.folds[rows].tolist()))
-        return real(given, rows, layer)
-
-    monkeypatch.setattr(learn, "fit_probe", spy)
-    fitted = learn._Fitted("full", turns)
-    odds = fitted.held_out(2).odds
-    assert set(seen) == {frozenset(set(range(FOLDS)) - {2, fold}) for fold in {0, 1, 3, 4}}
-    probe = fitted.without(1, 2).probe
-    assert probe is not None
-    rows = np.flatnonzero(turns.folds == 1)
-    assert odds[rows, 2].tolist() == probe.log_odds(turns.features.take(rows)).tolist()
-
-
-def test_of_turns_without_states_all_stays_as_it_was() -> None:
-    """Half of the turns have none: the probe learns from the others, what is learned without it is the same."""
+def test_units_of_a_state_do_not_matter_and_it_adds_nothing_on_average() -> None:
     turns = judged(0, 2.0)
     states = turns.features.states
     assert states is not None
-    half = states.copy()
-    half[::2] = NAN
-    some = learn_set("full", replace(turns, features=replace(turns.features, states=half)))
-    none = learn_set("full", replace(turns, features=replace(turns.features, states=None)))
-    assert some.calibration is not None
-    assert none.probe is None
-    assert some.probe is not None
-    assert some.calibration.probed is not None
-    assert replace(some, probe=None, calibration=replace(some.calibration, probed=None), held_out={}) == replace(
-        none, held_out={}
+    scaled = (states * np.geomspace(1e-3, 1e3, states.shape[1]) + 5).astype(np.float32)
+    scaled[:, -1] = 5
+    one, other = (
+        learn.fit_scores(replace(turns, features=replace(turns.features, states=given)), 1.0, 0.03)
+        for given in (np.where(np.arange(40) == 39, 5, states).astype(np.float32), scaled)
     )
-    assert some.calibration.figures["sampled"]["n"] == 600
-    assert some.calibration.probed.figures["sampled"]["n"] == 300
+    assert one.probe is not None
+    assert other.probe is not None
+    there = replace(turns.features, states=scaled)
+    p = one.probabilities(replace(turns.features, states=np.where(np.arange(40) == 39, 5, states).astype(np.float32)))
+    assert other.probabilities(there) == pytest.approx(p, abs=2e-3)
+    assert other.probe.logits(there).mean(axis=0) == pytest.approx(np.zeros(9), abs=1e-6)
 
 
-def test_written_turns_teach_the_probe_nothing() -> None:
-    turns = judged(0, 2.0)
-    sources = np.where(np.arange(600) % 3 == 0, learn.WRITTEN, "model")
-    lied = np.where(sources == learn.WRITTEN, "generic", turns.labels)
-    probes = [
-        learn._Fitted("full", replace(turns, sources=sources, labels=labels)).without().probe
-        for labels in (turns.labels, lied)
-    ]
-    assert probes[0] is not None
-    assert probes[0] == probes[1]
-
-
-@pytest.mark.parametrize("kept", [slice(0, 199), "one fold"])
-def test_too_few_states_teach_nothing(kept: slice | str) -> None:
+def test_where_enough_turns_have_states_likelihoods_are_left_alone() -> None:
     turns = judged(0, 2.0)
     states = turns.features.states
     assert states is not None
-    known = np.zeros(600, dtype=bool)
-    known[np.isin(turns.folds, [1, 2]) if kept == "one fold" else kept] = True
-    few = np.where(known[:, None], states, np.float32(NAN))
-    rows = fit_probe.rows_to_learn_from("full", replace(turns, features=replace(turns.features, states=few)))
-    assert len(rows) == 0
-    assert len(fit_probe.rows_to_learn_from("full", turns)) == 600
-    assert len(fit_probe.rows_to_learn_from("text", turns)) == 0, "the text set has no likelihoods"
+
+    def read_by(known: int) -> tuple[str, ...]:
+        some = states.copy()
+        some[known:] = NAN
+        given = replace(turns, features=replace(turns.features, states=some))
+        ((inside, _),) = learn.divided(given, np.zeros(600, dtype=bool), "full").values()
+        if "state" in inside.tiers:
+            assert len(inside.labels) == known
+            assert np.isnan(inside.features.values["answer_pmi"]).all()
+        return inside.tiers
+
+    assert read_by(600) == READ
+    assert read_by(200) == READ
+    assert read_by(199) == ("text", "embedding", "likelihood")
 
 
-def test_bootstrap_draws_are_the_same_with_and_without_states() -> None:
-    turns = judged(0, 2.0)
-    odds = np.random.default_rng(1).normal(size=(600, 3)) + turns.genuine[:, None]
-    found, plain = (calibrate.calibrated(turns, some, 0, 5) for some in (odds, odds[:, :2]))
-    assert found.replicates == plain.replicates
-    assert found.probed is not None
-    assert plain.probed is None
-    assert len(set(found.probed.replicates)) == 5
-    members = [np.flatnonzero(turns.groups == name) for name in np.unique(turns.groups)]
-    picked = np.concatenate([members[i] for i in np.random.default_rng(0).integers(100, size=100)])
-    model = LogisticRegression(C=1e4).fit(odds[picked], turns.genuine[picked])
-    assert found.probed.replicates[0] == pytest.approx([*model.coef_[0], model.intercept_[0]], abs=1e-6)
+def test_scores_of_a_set_are_those_of_its_rules() -> None:
+    learned = learn_set("full", judged(0, 2.0))
+    prepared = learned.prepare(judged(0, 2.0).features)
+    assert learned.scores is not None
+    expected = learned.scores.probabilities(prepared)[:, LABELS.index("off_topic")]
+    assert prepared.values[score_name("off_topic")].tolist() == expected.tolist()

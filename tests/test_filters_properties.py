@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import filters
-from filters.calibration import Calibration
 from filters.features import SIGNALS, STATE
+from filters.labels import LABELS, Label
 from filters.probe import Probe
 
 QUESTION = "How do I keep basil alive on a north-facing kitchen windowsill during winter?"
@@ -52,13 +52,15 @@ def rows(turns: list[str], history: list[str], answer: str) -> pl.DataFrame:
 
 @cache
 def adoring() -> filters.Rules:
-    """The shipped rules with a probe to which whatever is said is surely genuine."""
+    """The shipped rules with probes to which whatever is said is surely genuine."""
     shipped = filters.load_rules()
     full = shipped.sets["full"]
-    assert full.calibration is not None
-    probed = Calibration((0.0, 0.0, 1.0, 0.0), ((0.0, 0.0, 1.0, 0.0),), {})
-    probe, calibration = Probe(20, (9.0,), 0.0, -9.0, 9.0), replace(full.calibration, probed=probed)
-    return replace(shipped, sets={**shipped.sets, "full": replace(full, probe=probe, calibration=calibration)})
+    assert full.scores is not None
+    assert full.genuine is not None
+    likes = tuple((9.0,) if label == Label.FOLLOW_UP.value else (0.0,) for label in LABELS)
+    probe = Probe(20, likes, (0.0,) * len(LABELS), (-9.0,) * len(LABELS), (9.0,) * len(LABELS))
+    adores = replace(full, scores=replace(full.scores, probe=probe), genuine=replace(full.genuine, probe=probe))
+    return replace(shipped, sets={**shipped.sets, "full": adores})
 
 
 def by_both_sets(table: pl.DataFrame) -> list[pl.DataFrame]:

@@ -119,7 +119,7 @@ def test_scores_survive_json() -> None:
 def test_learned_scores_say_what_the_regression_says() -> None:
     """The weights are for plain views; the model was fitted on standardised ones."""
     turns = judged()
-    scores = fit_scores("text", turns, 1.0, 0.03)
+    scores = fit_scores(turns, 1.0, 0.03)
     assert "control" not in scores.inputs, "a control token must never raise p_genuine"
     p = scores.probabilities(turns.features)
     present = ["follow_up", "generic", "off_topic"]
@@ -140,7 +140,7 @@ def test_scores_of_two_labels_alone() -> None:
     """The regression then has one row of weights for both."""
     turns = judged()
     two = replace(turns, labels=np.where(turns.genuine, "follow_up", "off_topic"))
-    p = fit_scores("text", two, 1.0, 0.03).probabilities(two.features)
+    p = fit_scores(two, 1.0, 0.03).probabilities(two.features)
     own = p[np.arange(600), [LABELS.index(label) for label in two.labels]]
     assert p[:, [LABELS.index("follow_up"), LABELS.index("off_topic")]].sum(axis=1) == pytest.approx(np.ones(600))
     assert (own > 0.5).mean() > 0.8
@@ -167,7 +167,7 @@ def test_trees_survive_json() -> None:
 def test_learned_trees_say_what_scikit_learn_says_up_to_the_constant() -> None:
     turns = judged()
     turns.features.values["second_person"][::7] = NAN
-    trees = fit_trees("text", turns)
+    trees = fit_trees(turns)
     sampled = turns.take(np.flatnonzero(turns.sampled))
     columns = np.nan_to_num(turns.features.matrix(trees.inputs), nan=0.0)
     inside = np.nan_to_num(sampled.features.matrix(trees.inputs), nan=0.0)

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from filters.features import FEATURES, SETS, Features
+from filters.features import FEATURES, Features
 from filters.labels import Label
 from filters.learning import search
+from filters.learning.learn import READS
 from filters.learning.search import f1, fit_rules, fit_scored, precision
 from filters.learning.templates import SCORED, TEMPLATES, Template
 from filters.rule import Rule
@@ -27,13 +28,13 @@ def features(n: int, **columns: Any) -> Features:
     return Features(unknown | {k: np.asarray(v, dtype=float) for k, v in columns.items()}, np.ones(n, dtype=bool))
 
 
-def fit(template: Template | list[Template], name: str = "text", **table: Any) -> tuple[Rule, ...]:
+def fit(template: Template | list[Template], *tiers: str, **table: Any) -> tuple[Rule, ...]:
     """Rules by these forms on turns given as columns: labels, sampled and features."""
     sampled = np.asarray(table.pop("sampled"), dtype=bool)
     labels = np.asarray(table.pop("labels"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(search, "TEMPLATES", template if isinstance(template, list) else [template])
-        return fit_rules(name, features(len(labels), **table), labels, sampled)
+        return fit_rules({"text", *tiers}, features(len(labels), **table), labels, sampled)
 
 
 SHORT = Template("short", Label.DEGENERATE, (("chars", "<=", (10, 20, 30)),))
@@ -94,7 +95,7 @@ def test_two_tests_are_chosen_together() -> None:
 
 
 def test_what_is_certain_is_kept_whatever_the_data_say() -> None:
-    rules = fit_rules("text", features(5), np.array(["follow_up"] * 5), np.ones(5, dtype=bool))
+    rules = fit_rules(("text",), features(5), np.array(["follow_up"] * 5), np.ones(5, dtype=bool))
     certain = [form.name for form in TEMPLATES if form.certain and form.tiers <= {"text"}]
     assert [rule.name for rule in rules] == certain
     assert "control tokens: control >= 1 -> malformed" in map(str, rules)
@@ -106,15 +107,16 @@ def test_what_is_certain_is_kept_whatever_the_data_say() -> None:
 def test_a_form_is_for_the_sets_that_have_its_features() -> None:
     far = Template("far", Label.OFF_TOPIC, (("cos_answer", "<=", (0.1,)),))
     given = {"labels": ["off_topic"] * 9, "sampled": [True] * 9, "cos_answer": [0.0] * 9}
-    assert fit(far, name="text", **given) == ()
-    assert values(fit(far, name="full", **given)) == [[0.1]]
+    assert fit(far, **given) == ()
+    assert values(fit(far, "embedding", **given)) == [[0.1]]
 
 
 def test_forms_have_their_own_names_and_at_most_four_tests() -> None:
-    for name in SETS:
-        scored = [form.name for form in SCORED if name in form.sets]
-        names = [*(form.name for form in TEMPLATES if form.tiers <= set(SETS[name])), *scored]
+    for tiers in (choice for choices in READS.values() for choice in choices):
+        scored = [form.name for form in SCORED if form.fits(tiers)]
+        names = [*(form.name for form in TEMPLATES if form.tiers <= set(tiers)), *scored]
         assert len(set(names)) == len(names) <= 60
+        assert len(scored) >= 10
     assert all(
         1 <= len(form.tests) <= 4 and all(options for *_, options in form.tests) for form in (*TEMPLATES, *SCORED)
     )
@@ -142,7 +144,7 @@ def test_rules_on_scores_raise_the_objective(sources: str) -> None:
     prepared, labels, sampled = scored()
     sampled = sampled if sources == "both" else np.full(len(labels), sources == "sampled")
     fired = np.full(len(labels), "", dtype="U32")
-    rules = fit_scored("text", prepared, labels, sampled, fired)
+    rules = fit_scored(("text",), prepared, labels, sampled, fired)
     names = {rule.name: rule for rule in rules}
     assert {"reads like a remark for any answer", "reads like another subject"} <= names.keys()
     given = verdicts(rules, prepared, fired)
@@ -150,7 +152,7 @@ def test_rules_on_scores_raise_the_objective(sources: str) -> None:
     first = tuple(
         Rule(form.name, form.label, tuple(search.Threshold(name, op, options[0]) for name, op, options in form.tests))
         for form in SCORED
-        if "text" in form.sets
+        if form.fits(("text",))
     )
     reached, begun, nothing = (
         search._objective(some, labels, sampled)
@@ -162,12 +164,12 @@ def test_rules_on_scores_raise_the_objective(sources: str) -> None:
 def test_rules_on_scores_say_only_what_tells_something() -> None:
     """A test that always holds is left out, and a rule that no threshold makes useful."""
     prepared, labels, sampled = scored()
-    rules = fit_scored("text", prepared, labels, sampled, np.full(len(labels), "", dtype="U32"))
+    rules = fit_scored(("text",), prepared, labels, sampled, np.full(len(labels), "", dtype="U32"))
     tests = [(test.feature, test.op, test.value) for rule in rules for test in rule.tests]
     assert ("p_genuine", "<=", 1.0) not in tests
     assert all(rule.tests for rule in rules)
     blind = Features(prepared.values | {"p_genuine": np.full(len(labels), 0.5)}, prepared.english)
-    rules = fit_scored("text", blind, labels, sampled, np.full(len(labels), "", dtype="U32"))
+    rules = fit_scored(("text",), blind, labels, sampled, np.full(len(labels), "", dtype="U32"))
     assert not [rule for rule in rules if rule.name.startswith("hardly a follow-up")]
 
 
@@ -175,8 +177,8 @@ def test_scores_of_what_other_rules_decided_change_nothing() -> None:
     prepared, labels, sampled = scored()
     fired = np.where(labels == "generic", "generic", "").astype("U32")
     other = {name: np.where(fired == "", prepared.values[name], 0.99) for name in PARTS}
-    rules = fit_scored("text", prepared, labels, sampled, fired)
-    assert fit_scored("text", prepared.plus(other), labels, sampled, fired) == rules
+    rules = fit_scored(("text",), prepared, labels, sampled, fired)
+    assert fit_scored(("text",), prepared.plus(other), labels, sampled, fired) == rules
     assert (verdicts(rules, prepared, fired) == labels).mean() > 0.9
 
 
