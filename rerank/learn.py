@@ -129,8 +129,10 @@ def fit(
 
 
 def learnable(columns: Collection[str]) -> list[str]:
-    """The tier sets that a table with these columns has all signals of; those of the text tier are added to any."""
-    tiers = {tier for tier, signals in TIER_SIGNALS.items() if tier == "text" or {*signals} <= {*columns}}
+    """The tier sets that a table with these columns has all signals of; those of the text tier are added to any, and
+    that of states is made of `turn_state`."""
+    have = {*columns, *TIER_SIGNALS["text"], *((GRADE,) if STATE in columns else ())}
+    tiers = {tier for tier, signals in TIER_SIGNALS.items() if {*signals} <= have}
     return [name for name in TIER_SETS if {*name.split("+")} <= tiers]
 
 
