@@ -9,6 +9,8 @@ TIERS = {
     "wording": "word lists and overlaps that filters measures (`selfplay rules features`); no model",
     "embedding": "cosines of unit vectors of a sentence encoder (shipped: MiniLM, all-minilm-l6-v2); each distinct "
     "turn, question, answer and sentence of an answer is encoded once",
+    "state": "the hidden state of a small language model (shipped: SmolLM2-135M) after one middle layer, averaged over "
+    "the turn, which it reads behind the conversation; one pass, none more where likelihoods are measured too",
     "likelihood": "token logprobs in nats under a small language model (shipped: SmolLM2-135M) that reads the turn "
     "behind four prefixes; the candidates of a site share each of them; 128 tokens at most",
     "cross": "a cross-encoder reads turn and answer together (none is shipped; --cross-encoder); one pass per distinct "
@@ -150,6 +152,14 @@ CATALOGUE: tuple[Signal, ...] = (
     Signal(
         "cos_margin", "embedding", "-2..2", "cos_answer_best - cos_query", _OURS, "a subtraction",
         "noisy where question and answer are alike",
+    ),
+    Signal(
+        "state_grade", "state", "log-odds, within what the probe's training turns had",
+        "a linear probe's guess at the turn's grade, from the mean hidden state (column turn_state)",
+        "linear probes (Alain & Bengio 2016, arXiv 1610.01644)",
+        "one pass, none where the scorer wrote the turn itself and kept its states; a product of d numbers",
+        "knows one layer of one scorer, learned from one set of judged turns; says nothing of why; "
+        "not known where the engine shows no states",
     ),
     Signal(
         "answer_pmi", "likelihood", "nats per token, any",

@@ -12,7 +12,7 @@ from math import exp
 import polars as pl
 
 from rerank.anchors import anchor_terms
-from rerank.fuse import COPY_CAP, add_text_signals, contributions
+from rerank.fuse import COPY_CAP, add_signals, contributions
 from rerank.weights import TIER_SIGNALS, Weights
 
 TOP = 4
@@ -56,7 +56,7 @@ class Breakdown:
 
 def breakdowns(ranked: pl.DataFrame, weights: Weights) -> Iterator[Breakdown]:
     """One for each row of what `rank` gave with the same weights, in order."""
-    table = add_text_signals(ranked, weights.common_words)
+    table = add_signals(ranked, weights)
     for name in table["ranked_with"].unique():
         if name not in weights.models:
             raise ValueError(f"ranked with {name!r}, of which these weights have no model")

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import polars as pl
 
 from rerank.anchors import is_copy, text_signals
+from rerank.probe import GRADE, state_grades
 from rerank.weights import TIER_SETS, TIER_SIGNALS, Model, Weights
 
 COPY_CAP = 0.3
@@ -37,6 +38,16 @@ def add_text_signals(table: pl.DataFrame, common: frozenset[str]) -> pl.DataFram
         *(pl.Series(name, [found[name] for found in signals], pl.Float64) for name in TIER_SIGNALS["text"]),
         pl.Series("copy", [is_copy(*row) for row in rows], pl.Boolean),
     )
+
+
+def add_signals(table: pl.DataFrame, weights: Weights) -> pl.DataFrame:
+    """`add_text_signals`, and `state_grade` where the weights have a probe.
+
+    Raises:
+        ValueError: `turn_state` does not hold what the probe reads.
+    """
+    table = add_text_signals(table, weights.common_words)
+    return table if weights.probe is None else table.with_columns(state_grades(table, weights.probe))
 
 
 def tier_sets(table: pl.DataFrame, weights: Weights, by: str) -> pl.Series:
@@ -81,13 +92,16 @@ def contributions(table: pl.DataFrame, model: Model) -> dict[str, Floats]:
 def fuse(table: pl.DataFrame, weights: Weights, by: str) -> pl.DataFrame:
     """Adds `groundedness` (0..1), its parts in log-odds, `copy` and `ranked_with`.
 
-    The parts are `part_text`, `part_wording`, `part_embedding`, `part_likelihood` and `part_cross`; null for a tier
-    that was not used.
+    The parts are `part_text`, `part_wording`, `part_embedding`, `part_state`, `part_likelihood` and `part_cross`; null
+    for a tier that was not used. The signals that are computed here are taken away again.
 
     Blank turns have groundedness 0 and null parts. The parts, the model's intercept and the cap are all there is:
     groundedness = sigmoid(intercept + parts), at most `COPY_CAP` for a copy.
+
+    Raises:
+        ValueError: `turn_state` does not hold what the probe of the weights reads.
     """
-    table = add_text_signals(table, weights.common_words)
+    table = add_signals(table, weights)
     chosen = tier_sets(table, weights, by)
     blank = (table["turn"].fill_null("").str.strip_chars() == "").to_numpy()
     copied = table["copy"].to_numpy()
@@ -107,7 +121,7 @@ def fuse(table: pl.DataFrame, weights: Weights, by: str) -> pl.DataFrame:
         pl.Series("groundedness", score),
         *(pl.Series(f"part_{tier}", values).fill_nan(None) for tier, values in parts.items()),
         chosen,
-    ).drop(TIER_SIGNALS["text"])
+    ).drop(*TIER_SIGNALS["text"], *(() if weights.probe is None else (GRADE,)))
 
 
 def _sum(by_signal: Mapping[str, Floats], names: Sequence[str], rows: int) -> Floats:

@@ -22,6 +22,9 @@ import numpy.typing as npt
 import polars as pl
 
 from rerank.fuse import add_text_signals
+from rerank.learn_probe import WRITTEN_WEIGHT, fit_probe
+from rerank.logit import fractional_logit
+from rerank.probe import GRADE, STATE, Probe, read_states
 from rerank.weights import TIER_SETS, TIER_SIGNALS, Model, Shape, Weights
 
 Floats = npt.NDArray[np.float64]
@@ -31,6 +34,8 @@ GENUINE = "follow_up"
 """The label of a turn that is one."""
 WRITTEN = "written"
 """The `source` of turns that were composed, not sampled."""
+GENUINE_SHARE = 0.4
+"""Of the target: whether the turn is genuine; the rest is its grade."""
 
 _WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
 
@@ -39,30 +44,57 @@ def train(
     table: pl.DataFrame,
     *,
     measured_with: Mapping[str, Any] | None = None,
+    layer: int | None = None,
     **options: Any,
 ) -> Weights:
-    """Fits one model per tier set whose signals the table has.
+    """Fits one model per tier set whose signals the table has, and a probe where it has hidden states.
 
     Args:
-        table: Judged turns: `site_id`, `turn`, `answer`, `history` or `query`, `grade` (0..3); optional signals and
-            `source`, where `written` marks composed turns, and `label`.
+        table: Judged turns: `site_id`, `turn`, `answer`, `history` or `query`, `grade` (0..3); optional signals,
+            `turn_state`, `source`, where `written` marks composed turns, `label`, and `context`, which says what
+            belongs to one conversation (else `site_id` does).
         measured_with: What measured the signals, recorded in the weights.
+        layer: Of the scorer, counted from 1, where `turn_state` was read; recorded too.
         options: For `fit`.
 
     Raises:
-        ValueError: No judged turns, or a column that is missing.
+        ValueError: No judged turns, a column that is missing, or states that are not lists of equally many numbers.
     """
     absent = [name for name in ("site_id", "turn", "answer", "grade") if name not in table.columns]
     if absent or not len(table):
         raise ValueError(f"training needs the column `{absent[0]}`" if absent else "no judged turns to train on")
     common = common_words(table)
-    models = fit(spoken_turns(table, common), **options)
-    return Weights(models, common, measured_with or {}, {"rows": len(table), "hash": training_hash(table)})
+    spoken, probe = spoken_turns(table, common, layer)
+    training = {"rows": len(table), "hash": training_hash(table)}
+    return Weights(fit(spoken, **options), common, measured_with or {}, training, probe=probe)
 
 
-def spoken_turns(table: pl.DataFrame, common: frozenset[str]) -> pl.DataFrame:
-    """The turns that are not blank, with the text tier's signals: what `fit` takes."""
-    return add_text_signals(table.filter(pl.col("turn").str.strip_chars() != ""), common)
+def spoken_turns(
+    table: pl.DataFrame, common: frozenset[str], layer: int | None = None
+) -> tuple[pl.DataFrame, Probe | None]:
+    """The turns that are not blank, with the signals of the tiers text and state: what `fit` takes; and the probe.
+
+    `state_grade` is what probes say that did not see the turn's conversation; the probe that is returned saw all. There
+    is neither where fewer than two conversations have states.
+
+    Raises:
+        ValueError: States that are not lists of equally many numbers.
+    """
+    spoken = add_text_signals(table.filter(pl.col("turn").str.strip_chars() != ""), common).drop(GRADE, strict=False)
+    states = read_states(spoken[STATE]) if STATE in spoken.columns else None
+    spoken = spoken.drop(STATE, strict=False)
+    if states is None:
+        return spoken, None
+    known = np.isfinite(states[:, 0])
+    conversations = spoken["context" if "context" in spoken.columns else "site_id"].filter(pl.Series(known))
+    if conversations.n_unique() < 2:
+        return spoken, None
+    weight = np.where(_written(spoken), WRITTEN_WEIGHT, 1.0)
+    target = _target(spoken, GENUINE_SHARE)
+    probe, apart = fit_probe(states[known], target[known], weight[known], conversations, layer)
+    grades = np.full(len(spoken), np.nan)
+    grades[known] = apart
+    return spoken.with_columns(pl.Series(GRADE, grades).fill_nan(None)), probe
 
 
 def fit(
@@ -70,7 +102,7 @@ def fit(
     *,
     penalty: float = 0.05,
     sampled_weight: float = 8.0,
-    genuine: float = 0.4,
+    genuine: float = GENUINE_SHARE,
     without: Collection[str] = (),
     sets: Collection[str] = TIER_SETS,
 ) -> dict[str, Model]:
@@ -84,12 +116,8 @@ def fit(
         without: Signals to leave out, to see what they are worth.
         sets: Those that are wanted.
     """
-    written = spoken["source"] == WRITTEN if "source" in spoken.columns else pl.repeat(False, len(spoken), eager=True)
-    weight = np.where(written.to_numpy(), 1.0, sampled_weight)
-    grade = np.clip(spoken["grade"].to_numpy() / 3, 0, 1).astype(np.float64)
-    target = grade
-    if "label" in spoken.columns:
-        target = (1 - genuine) * grade + genuine * (spoken["label"] == GENUINE).fill_null(False).to_numpy()
+    weight = np.where(_written(spoken), 1.0, sampled_weight)
+    grade, target = _grade(spoken), _target(spoken, genuine)
     models = {}
     for name in (name for name in learnable(spoken.columns) if name in sets):
         known = spoken.select(pl.all_horizontal(_any_known(spoken, tier) for tier in name.split("+"))).to_series()
@@ -101,8 +129,10 @@ def fit(
 
 
 def learnable(columns: Collection[str]) -> list[str]:
-    """The tier sets that a table with these columns has all signals of; those of the text tier are added to any."""
-    tiers = {tier for tier, signals in TIER_SIGNALS.items() if tier == "text" or {*signals} <= {*columns}}
+    """The tier sets that a table with these columns has all signals of; those of the text tier are added to any, and
+    that of states is made of `turn_state`."""
+    have = {*columns, *TIER_SIGNALS["text"], *((GRADE,) if STATE in columns else ())}
+    tiers = {tier for tier, signals in TIER_SIGNALS.items() if {*signals} <= have}
     return [name for name in TIER_SETS if {*name.split("+")} <= tiers]
 
 
@@ -120,6 +150,22 @@ def training_hash(table: pl.DataFrame) -> str:
     """First 16 hex digits of a SHA-256 over sites, turns and grades, whatever their order."""
     rows = sorted(json.dumps(row, ensure_ascii=False) for row in table.select("site_id", "turn", "grade").iter_rows())
     return hashlib.sha256("\n".join(rows).encode()).hexdigest()[:16]
+
+
+def _written(table: pl.DataFrame) -> npt.NDArray[np.bool_]:
+    written = table["source"] == WRITTEN if "source" in table.columns else pl.repeat(False, len(table), eager=True)
+    return written.to_numpy()
+
+
+def _grade(table: pl.DataFrame) -> Floats:
+    return np.clip(table["grade"].to_numpy() / 3, 0, 1).astype(np.float64)
+
+
+def _target(table: pl.DataFrame, genuine: float) -> Floats:
+    if "label" not in table.columns:
+        return _grade(table)
+    is_genuine = (table["label"] == GENUINE).fill_null(False).to_numpy()
+    return (1 - genuine) * _grade(table) + genuine * is_genuine
 
 
 def _any_known(table: pl.DataFrame, tier: str) -> pl.Expr:
@@ -142,10 +188,10 @@ def _fit(
     spread = features.std(axis=0)
     spread[spread == 0] = 1.0
     weight = weight / weight.sum()
-    intercept, coefficients = _fractional_logit(features / spread, target, weight, penalty)
+    intercept, coefficients = fractional_logit(features / spread, target, weight, penalty)
     odds = intercept + features / spread @ coefficients
     if odds.std() > 0:
-        offset, scale = _fractional_logit(odds[:, None], grade, weight, 0.0)
+        offset, scale = fractional_logit(odds[:, None], grade, weight, 0.0)
         intercept, coefficients = float(offset + scale[0] * intercept), coefficients * scale[0]
     slopes = coefficients / spread
     shapes, start = {}, 0
@@ -157,35 +203,6 @@ def _fit(
             at_knots = _ramps(np.asarray(knots[signal]), knots[signal]) - means[signal]
             shapes[signal] = Shape(tuple(knots[signal]), tuple(float(x) for x in at_knots @ part))
     return Model(intercept, shapes)
-
-
-def _fractional_logit(features: Floats, target: Floats, weight: Floats, penalty: float) -> tuple[float, Floats]:
-    """Minimises weighted cross-entropy + penalty / 2 * |coefficients|^2 by Newton's method; the intercept is free.
-
-    Written out since scikit-learn's logistic regression takes classes only. The loss is strictly convex, so that the
-    halving of steps that overshoot makes it converge from anywhere.
-    """
-    design = np.column_stack([np.ones(len(features)), features])
-    ridge = np.full(design.shape[1], penalty)
-    ridge[0] = 1e-9
-
-    def loss(beta: Floats) -> float:
-        odds = design @ beta
-        return float(weight @ (np.logaddexp(0, odds) - target * odds) + (ridge * beta**2).sum() / 2)
-
-    beta = np.zeros(design.shape[1])
-    for _ in range(100):
-        chance = 1 / (1 + np.exp(-np.clip(design @ beta, -30, 30)))
-        gradient = design.T @ (weight * (chance - target)) + ridge * beta
-        curvature = (design.T * (weight * chance * (1 - chance))) @ design + np.diag(ridge)
-        step = np.linalg.solve(curvature, gradient)
-        size, before = 1.0, loss(beta)
-        while size > 1e-6 and loss(beta - size * step) > before:
-            size /= 2
-        beta = beta - size * step
-        if np.abs(size * step).max() < 1e-9:
-            break
-    return float(beta[0]), beta[1:]
 
 
 def _knots(values: Floats) -> list[float]:

@@ -21,12 +21,13 @@ def rank(table: pl.DataFrame, weights: Weights | None = None, by: str = "site_id
 
     Args:
         table: One row per candidate: `by`, `turn`, `answer`, `history` or `query`; optional signals (contract of
-            `selfplay.signals.measure`), `genuine`, `p_genuine`, `finish_reason`, `temperature`, `sample`.
+            `selfplay.signals.measure`), `turn_state` (a list of d numbers), `genuine`, `p_genuine`,
+            `finish_reason`, `temperature`, `sample`.
         weights: The shipped ones if None.
 
     Raises:
         WeightsError: The shipped weights cannot be read.
-        ValueError: A column that is missing.
+        ValueError: A column that is missing, or states of another scorer than the weights' probe reads.
     """
     needed = [by, "turn", "answer"]
     absent = [name for name in needed if name not in table.columns]

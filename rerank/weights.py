@@ -7,7 +7,6 @@ shape says at the turn's value. Nothing else is learned, so that the file can be
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -16,6 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from rerank.anchors import SIGNALS as TEXT_SIGNALS
+from rerank.errors import WeightsError
+from rerank.numbers import floats, number, short
+from rerank.probe import GRADE, Probe
 
 SCHEMA_VERSION = 1
 TIER_SIGNALS: Mapping[str, tuple[str, ...]] = {
@@ -42,6 +44,7 @@ TIER_SIGNALS: Mapping[str, tuple[str, ...]] = {
         "answer_only_share",
     ),
     "embedding": ("cos_query", "cos_answer", "cos_answer_best", "cos_margin"),
+    "state": (GRADE,),
     "likelihood": (
         "answer_pmi",
         "answer_pmi_sum",
@@ -54,18 +57,20 @@ TIER_SIGNALS: Mapping[str, tuple[str, ...]] = {
     ),
     "cross": ("cross_score",),
 }
+_STRONGEST_FIRST = ("state", "likelihood", "embedding", "cross", "wording")
+"""Of the tiers beside text, by what each adds to it."""
 TIER_SETS = tuple(
-    "+".join(["text", *(tier for tier, has in zip(list(TIER_SIGNALS)[1:], which, strict=True) if has)])
-    for which in sorted(product((False, True), repeat=4), key=lambda has: (has[2], has[1], has[3], has[0]))
+    "+".join(tier for tier in TIER_SIGNALS if tier == "text" or tier in chosen)
+    for chosen in (
+        {tier for tier, has in zip(_STRONGEST_FIRST, which, strict=True) if has}
+        for which in product((False, True), repeat=len(_STRONGEST_FIRST))
+    )
 )
-"""Every set of tiers that can have a model of its own; each needs all of its tiers. Later ones are preferred: what has
-likelihoods before what has cosines, before a cross-encoder's score, before wording."""
+"""Every set of tiers that can have a model of its own; each needs all of its tiers. Later ones are preferred. They are
+counted through as binary numbers, the strongest tier the first digit: of two sets, that one is preferred which has the
+strongest of the tiers that only one of them has."""
 
 _DEFAULT = Path(__file__).with_name("default_weights.json")
-
-
-class WeightsError(ValueError):
-    """A weights file that cannot be used; the message says where and why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +100,7 @@ class Weights:
             models.
         training: Hash and size of the judged turns.
         cv: Figures of the grouped cross-validation, by tier set.
+        probe: Makes `state_grade` of hidden states; None where nothing was learned from any.
     """
 
     models: Mapping[str, Model]
@@ -102,11 +108,17 @@ class Weights:
     measured_with: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
     cv: Mapping[str, Any] = field(default_factory=dict)
+    probe: Probe | None = None
 
     @property
     def tiers(self) -> frozenset[str]:
         """The tiers that any of the models reads."""
         return frozenset(tier for name in self.models for tier in name.split("+"))
+
+    @property
+    def layer(self) -> int | None:
+        """The layer of the scorer whose states the probe reads; None where there is no probe."""
+        return None if self.probe is None else self.probe.layer
 
 
 @lru_cache(maxsize=8)
@@ -140,9 +152,9 @@ def weights_to_json(weights: Weights) -> dict[str, Any]:
         "schema_version": SCHEMA_VERSION,
         "models": {
             name: {
-                "intercept": _short(model.intercept),
+                "intercept": short(model.intercept),
                 "shapes": {
-                    signal: {"knots": [_short(x) for x in shape.knots], "values": [_short(x) for x in shape.values]}
+                    signal: {"knots": [short(x) for x in shape.knots], "values": [short(x) for x in shape.values]}
                     for signal, shape in model.shapes.items()
                 },
             }
@@ -152,6 +164,7 @@ def weights_to_json(weights: Weights) -> dict[str, Any]:
         "measured_with": dict(weights.measured_with),
         "training": dict(weights.training),
         "cv": dict(weights.cv),
+        **({} if weights.probe is None else {"probe": weights.probe.to_json()}),
     }
 
 
@@ -184,7 +197,13 @@ def weights_from_json(raw: Any) -> Weights:
         parts[key] = raw.get(key, {})
         if not isinstance(parts[key], dict):
             raise WeightsError(f"`{key}` must be an object")
-    return Weights({name: _model(value, name) for name, value in models.items()}, frozenset(common), **parts)
+    probe = None if raw.get("probe") is None else Probe.from_json(raw["probe"])
+    for name in models:
+        if probe is None and "state" in name.split("+"):
+            raise WeightsError(f"models.{name} reads states, but there is no `probe` that makes a signal of them")
+    return Weights(
+        {name: _model(value, name) for name, value in models.items()}, frozenset(common), **parts, probe=probe
+    )
 
 
 def _model(raw: Any, name: str) -> Model:
@@ -198,23 +217,10 @@ def _model(raw: Any, name: str) -> Model:
             raise WeightsError(f"{where}: no such signal in {name}")
         if not isinstance(shape, dict):
             raise WeightsError(f"{where} must have knots and values")
-        knots, values = (_floats(shape.get(key), f"{where}.{key}") for key in ("knots", "values"))
+        knots, values = (floats(shape.get(key), f"{where}.{key}") for key in ("knots", "values"))
         if len(knots) != len(values) or not knots:
             raise WeightsError(f"{where}: as many values as knots, at least one")
         if any(right <= left for left, right in pairwise(knots)):
             raise WeightsError(f"{where}: knots must ascend")
         shapes[signal] = Shape(knots, values)
-    return Model(_floats([raw.get("intercept")], f"models.{name}.intercept")[0], shapes)
-
-
-def _floats(raw: Any, where: str) -> tuple[float, ...]:
-    if not isinstance(raw, list):
-        raise WeightsError(f"{where} must be a list of numbers")
-    for value in raw:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise WeightsError(f"{where}: {value!r} is no finite number")
-    return tuple(float(value) for value in raw)
-
-
-def _short(value: float) -> float:
-    return float(f"{value:.6g}")
+    return Model(number(raw.get("intercept"), f"models.{name}.intercept"), shapes)

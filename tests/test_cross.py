@@ -135,7 +135,7 @@ def test_weights_learned_with_it_use_it_and_fall_back_without() -> None:
 
 def test_every_set_has_text_and_the_fullest_comes_last() -> None:
     assert all(name.split("+")[0] == "text" for name in TIER_SETS)
-    assert {*TIER_SETS[-1].split("+")} == {"text", "wording", *tiers.SIGNALS}
+    assert {*TIER_SETS[-1].split("+")} == {"text", "wording", "state", *tiers.SIGNALS}
 
 
 def test_a_model_that_cannot_be_had_is_one_line_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

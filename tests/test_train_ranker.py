@@ -73,6 +73,21 @@ def test_it_writes_weights_with_their_figures_and_prints_them(judged: Path, kept
     assert max(map(len, done.output.splitlines())) <= 100
 
 
+def test_states_beside_the_signals_give_a_probe_and_sets_that_read_it(judged: Path, kept: Path, tmp_path: Path) -> None:
+    rng, signals = np.random.default_rng(1), pl.read_parquet(kept)
+    states = rng.normal(size=(len(signals), 4)) + read_judged(judged)["grade"].to_numpy()[:, None]
+    with_states = signals.with_columns(pl.Series("turn_state", states.tolist(), dtype=pl.List(pl.Float32)))
+    with_states.write_parquet(kept, metadata={"models": json.dumps({**MODELS, "turn_state": {"layer": 7}})})
+    done = train_ranker(judged, "-o", tmp_path / "w.json", "--signals", kept, "--folds", 3)
+    assert done.exit_code == 0, done.output
+    weights = load_weights(str(tmp_path / "w.json"))
+    assert weights.layer == 7
+    assert weights.measured_with == MODELS
+    assert "state" in weights.tiers
+    assert "\ntext+wording+state " in done.output
+    assert weights.cv["text+wording+embedding+state"]["sampled"]["auc_near"] > 0.5
+
+
 def test_the_same_turns_give_the_same_file(judged: Path, kept: Path, tmp_path: Path) -> None:
     for name in ("a.json", "b.json"):
         assert train_ranker(judged, "-o", tmp_path / name, "--signals", kept, "--folds", 0).exit_code == 0
@@ -128,7 +143,7 @@ def test_a_mistake_is_one_line(judged: Path, tmp_path: Path, args: list[str], me
 
 def test_folds_are_no_more_than_conversations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     few = write_judged(tmp_path, conversations=4)
-    monkeypatch.setattr(ranker, "with_signals", lambda table, kept, models, states: (table, {}))
+    monkeypatch.setattr(ranker, "with_signals", lambda table, kept, models: (table, {}))
     done = train_ranker(few, "-o", tmp_path / "w.json", "--folds", 5)
     assert done.exit_code == 0, done.output
     assert "held out by conversation, 4 folds" in done.output

@@ -5,9 +5,10 @@ draws whole conversations, and all figures of one table share the same draws, so
 """
 
 from rerank.evaluation.bootstrap import Bootstrap, Estimate
-from rerank.evaluation.crossing import CrossValidation, assign_folds, cross_validate
+from rerank.evaluation.crossing import CrossValidation, cross_validate
 from rerank.evaluation.figures import figures, selected_genuine
 from rerank.evaluation.order import auc
+from rerank.folds import assign_folds
 
 __all__ = [
     "Bootstrap",

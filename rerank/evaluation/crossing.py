@@ -5,23 +5,18 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-import numpy as np
 import polars as pl
 
+from rerank.folds import assign_folds
 from rerank.learn import common_words, fit, spoken_turns
+from rerank.probe import Probe
 from rerank.rank import rank
 from rerank.weights import TIER_SETS, Weights
 
 
-def assign_folds(conversations: pl.Series, folds: int = 5, seed: int = 0) -> pl.Series:
-    """The fold, 0 .. folds - 1, of each row; one conversation lies in one fold, whatever the order of the rows."""
-    names = sorted(conversations.unique().to_list())
-    assigned = np.random.default_rng(seed).permutation(len(names)) % folds
-    return conversations.replace_strict(names, assigned.tolist(), return_dtype=pl.Int64).alias("fold")
-
-
 class CrossValidation:
-    """Ranks with weights learned in the other folds. What does not depend on the weights is prepared once."""
+    """Ranks with weights learned in the other folds. What all tier sets share, the probe of the states with it, is
+    prepared once."""
 
     def __init__(self, table: pl.DataFrame, fold: pl.Series, by: str = "site_id", **options: Any) -> None:
         """Prepares the turns of every fold.
@@ -36,11 +31,11 @@ class CrossValidation:
         self._fold = fold
         self._by = by
         self._options = options
-        self._prepared: dict[int, tuple[frozenset[str], pl.DataFrame]] = {}
+        self._prepared: dict[int, tuple[frozenset[str], pl.DataFrame, Probe | None]] = {}
         for number in sorted(fold.unique().to_list()):
             others = table.filter(fold != number)
             common = common_words(others)
-            self._prepared[number] = common, spoken_turns(others, common)
+            self._prepared[number] = common, *spoken_turns(others, common)
 
     def rank(
         self, without: Collection[str] = (), only: pl.Series | None = None, sets: Collection[str] = TIER_SETS
@@ -53,9 +48,9 @@ class CrossValidation:
             sets: Tier sets that weights are learned for, where it is known which of them rank these rows.
         """
         parts = []
-        for number, (common, spoken) in self._prepared.items():
+        for number, (common, spoken, probe) in self._prepared.items():
             wanted = self._fold == number if only is None else (self._fold == number) & only
-            weights = Weights(fit(spoken, without=without, sets=sets, **self._options), common)
+            weights = Weights(fit(spoken, without=without, sets=sets, **self._options), common, probe=probe)
             parts.append(rank(self._table.filter(wanted), weights, self._by))
         return pl.concat(parts).sort("_row").drop("_row")
 

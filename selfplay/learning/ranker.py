@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from selfplay.learning.training import one_line_for, read_judged, refuse_unwritable, with_signals
 from selfplay.showing.figures import console_for_figures, table_of
-from selfplay.signals.measure import PARTS
+from selfplay.signals.measure import PARTS, STATE
 from selfplay.signals.tiers import SignalModels
 from selfplay.terminal import printable
 
@@ -34,14 +34,16 @@ def train(folder: Path, out: Path, kept: Path | None, models: SignalModels, *, f
     table = read_judged(folder)
     refuse_unwritable(folder, out, kept)
     folds = min(folds, table["context"].n_unique())
-    table, versions = with_signals(table, kept, models, states=False)
+    table, versions = with_signals(table, kept, models)
     with one_line_for(folder):
         from rerank import save_weights
         from rerank.held_out import held_out, report, with_figures
         from rerank.learn import train as learned_from
 
         weights = learned_from(
-            table, measured_with={part: versions[part] for part in PARTS.values() if part in versions}
+            table,
+            measured_with={part: versions[part] for part in PARTS.values() if part in versions},
+            layer=versions.get(STATE, {}).get("layer"),
         )
         if folds > 1:
             weights = with_figures(weights, report(held_out(table, folds, seed)))
