@@ -21,6 +21,14 @@ from selfplay.commands import options
 @options.signals
 @options.training_scorer
 @click.option(
+    "--tiers",
+    type=click.Choice(["text+embedding", "text+embedding+state", "all"]),
+    default="text+embedding+state",
+    show_default=True,
+    help="Signals to measure where they are not kept; all adds the likelihoods, four passes of the scorer instead of "
+    "one. Sets of tiers that --signals has are learned in any case.",
+)
+@click.option(
     "--cross-encoder",
     type=options.Name(),
     metavar="NAME",
@@ -39,6 +47,7 @@ def command(
     out: Path,
     signals: Path | None,
     scorer_model: str | None,
+    tiers: str,
     cross_encoder: str | None,
     folds: int,
     seed: int,
@@ -50,6 +59,7 @@ def command(
     `run` refuse it with others. Use it with --weights.
     """
     from selfplay.learning import ranker
-    from selfplay.signals.tiers import SignalModels
+    from selfplay.signals.tiers import CHOICES, SignalModels
 
-    ranker.train(judged, out, signals, SignalModels(scorer_model, cross_encoder), folds=folds, seed=seed)
+    models = SignalModels(scorer_model, cross_encoder)
+    ranker.train(judged, out, signals, models, tiers=CHOICES[tiers], folds=folds, seed=seed)

@@ -104,13 +104,11 @@ def ablation_of(ranked: pl.DataFrame, crossing: CrossValidation, sampled: pl.Ser
     """
     turns = turns_of(ranked)
     bootstrap = Bootstrap(turns.conversations, RESAMPLES, seed)
-    present = {
-        tier: [name for name in names if tier == "text" or name in ranked.columns]
-        for tier, names in TIER_SIGNALS.items()
-    }
-    tiers = {f"tier {tier}": names for tier, names in present.items() if names}
-    parts = {**tiers, **{name: [name] for names in present.values() for name in names}}
     used = ranked["ranked_with"].unique().to_list()
+    read = {tier for name in used for tier in name.split("+")}
+    present = {tier: names for tier, names in TIER_SIGNALS.items() if tier in read}
+    tiers = {f"tier {tier}": names for tier, names in present.items()}
+    parts = {**tiers, **{name: [name] for names in present.values() for name in names}}
     orders_without = {part: crossing.rank(names, sampled, used) for part, names in parts.items()}
     ranks = {part: -table["rank"].to_numpy().astype(np.float64) for part, table in orders_without.items()}
     selection = Selection(turns, {OURS: scores(ranked)[OURS], **ranks}, (), bootstrap)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,12 +19,22 @@ if TYPE_CHECKING:
     from rerank.weights import Weights
 
 
-def train(folder: Path, out: Path, kept: Path | None, models: SignalModels, *, folds: int = 5, seed: int = 0) -> None:
-    """Learns weights for every set of tiers whose signals can be had, and prints their held-out figures.
+def train(
+    folder: Path,
+    out: Path,
+    kept: Path | None,
+    models: SignalModels,
+    *,
+    tiers: Collection[str] = ("embedding", "state"),
+    folds: int = 5,
+    seed: int = 0,
+) -> None:
+    """Learns weights for every set of tiers whose signals are there, and prints their held-out figures.
 
     Args:
         folder: Judged turns, as `training.read_judged` takes them.
         kept: Parquet of measured signals, as in `training.with_signals`.
+        tiers: Those that are measured where they are not kept.
         folds: Of the cross-validation by conversation that the figures come from; below 2 there are none.
 
     Raises:
@@ -34,7 +44,7 @@ def train(folder: Path, out: Path, kept: Path | None, models: SignalModels, *, f
     table = read_judged(folder)
     refuse_unwritable(folder, out, kept)
     folds = min(folds, table["context"].n_unique())
-    table, versions = with_signals(table, kept, models)
+    table, versions = with_signals(table, kept, models, tiers)
     with one_line_for(folder):
         from rerank import save_weights
         from rerank.held_out import held_out, report, with_figures
