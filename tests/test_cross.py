@@ -66,9 +66,9 @@ def test_measuring_needs_a_cross_encoder_and_adds_its_column() -> None:
 
 
 def test_it_is_wanted_where_it_is_named_or_known() -> None:
-    assert wanted("auto", {}, SignalModels()) == ("embedding", "likelihood")
+    assert wanted("auto", {}, SignalModels(), reads=("text", "state")) == ("state",)
     assert wanted("text", {}, MODELS) == ("cross",)
-    assert wanted("all", KNOWN, SignalModels()) == ("embedding", "likelihood", "cross")
+    assert wanted("all", KNOWN, SignalModels(), reads=("text", "state")) == ("embedding", "state", "likelihood", "cross")
     assert wanted("text+embedding", KNOWN, SignalModels()) == ("embedding",)
 
 
@@ -108,7 +108,7 @@ def test_the_measurer_adds_the_column_for_weights_that_know_it() -> None:
 
 
 def test_a_scorer_for_tiers_without_likelihoods_is_a_mistake() -> None:
-    with pytest.raises(UsageError, match="--scorer-model measures likelihoods, which --tiers text"):
+    with pytest.raises(UsageError, match="--scorer-model scores turns, which --tiers text"):
         wanted("text", {}, SignalModels(scorer="x"))
 
 

@@ -24,6 +24,7 @@ from selfplay.pipeline import Judging
 from selfplay.runs import Run
 from selfplay.signals import tiers
 from selfplay.signals.likelihood import SIGNALS
+from selfplay.signals.measure import SCORED
 from selfplay.signals.tiers import CHOICES, Measurer, Scorer
 from selfplay.tables import SAMPLED_STATE, turns_table
 from tests import test_pipeline, test_rounds
@@ -90,7 +91,7 @@ def test_rounds_are_judged_with_their_states_each_time(tmp_path: Path) -> None:
 
 
 def measurer(scorer: Any, **options: Any) -> Measurer:
-    return Measurer(("likelihood",), {}, scorer=Scorer(scorer, FakeTemplate()), **options)  # type: ignore[arg-type]
+    return Measurer(SCORED, {}, scorer=Scorer(scorer, FakeTemplate()), **options)  # type: ignore[arg-type]
 
 
 def test_states_come_with_likelihoods_or_alone_where_a_row_brings_those() -> None:
@@ -114,9 +115,9 @@ def test_likelihoods_stay_where_no_state_can_be_had(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(tiers, "default_scorer", fail)
     table = pl.DataFrame(site("abcd", "x")).with_columns(pl.lit(0.5).alias(name) for name in SIGNALS)
-    measuring = Measurer(("likelihood",), {}, optional=True, layer=3)
+    measuring = Measurer(SCORED, {}, optional=True, layer=3)
     assert measuring(measuring(table)).equals(table)
-    assert measuring.notes == ["without states of the scorer: out of memory"]
+    assert measuring.notes == ["without state signals: out of memory"]
 
 
 def test_a_judged_part_holds_no_states(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,7 +130,7 @@ def test_a_judged_part_holds_no_states(monkeypatch: pytest.MonkeyPatch) -> None:
 
     really = filters.label
     monkeypatch.setattr(filters, "label", label)
-    select = replace(judging.configure(judging.Options(tiers="text"))[0], tiers=("text", "likelihood"))
+    select = replace(judging.configure(judging.Options(tiers="text"))[0], tiers=("text", *SCORED))
     sites = pl.DataFrame({"site_id": ["c0#1"], "messages": [site("Boil them.", "")[0]["messages"]]})
     request = SampleRequest("c0#1", None, (Draw(1.0, 0, 7),))  # type: ignore[arg-type]
     turns = turns_table([(test_pipeline.SITES[0], [Gathers().candidate(request, request.draws[0], "k")])], "m", False)
@@ -168,7 +169,7 @@ def test_states_are_gathered_only_by_the_very_scorer(
     monkeypatch.setattr(execution, "own_scorer", lambda *_: None)
     monkeypatch.setattr(judging, "opened", lambda *_: nullcontext())
     monkeypatch.setattr(Rules, "layer", 20)
-    select = replace(judging.configure(judging.Options(tiers="text"))[0], tiers=("likelihood",), scorer_model=scorer)
+    select = replace(judging.configure(judging.Options(tiers="text"))[0], tiers=("state",), scorer_model=scorer)
     options = {"system": "keep", "tokenizer": None, "judging": judging.Options(), **job}
     asked: Any = SimpleNamespace(**options, engine=EngineOptions(**engine))
     config = replace(test_pipeline.CONFIG, model="smollm2-135m")

@@ -54,7 +54,7 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> None:
         raise EngineError("out of memory")
 
     Embedder.loaded = 0
-    parts = {"embedding": "embedder", "likelihood": "scorer"}
+    parts = {"embedding": "embedder", "state": "scorer", "likelihood": "scorer"}
     monkeypatch.setattr(tiers, "available_tiers", lambda: (frozenset({"text", *parts}), {}))
     monkeypatch.setattr(tiers, "expected_versions", expected)
     monkeypatch.setattr(tiers, "load_embedder", load_embedder)
@@ -68,12 +68,12 @@ def table(turn: str = "t") -> pl.DataFrame:
 
 def test_what_nothing_records_is_not_checked_and_what_agrees_is_taken() -> None:
     for learned in ({}, {"rules": {}}, {"rules": OWN, "weights": OWN}):
-        assert settle("auto", learned) == (("text", "embedding", "likelihood"), [])
+        assert settle("auto", learned) == (("text", "embedding", "state", "likelihood"), [])
 
 
 def test_a_revision_that_was_not_recorded_is_not_compared() -> None:
     recorded = {"scorer": {"model": "smollm2-135m", "revision": None}}
-    assert settle("all", {"rules": recorded})[0] == ("text", "embedding", "likelihood")
+    assert settle("all", {"rules": recorded})[0] == ("text", "embedding", "state", "likelihood")
 
 
 @pytest.mark.parametrize("what", ["rules", "weights"])
@@ -81,8 +81,9 @@ def test_another_scorer_is_left_out_by_auto_and_refused_by_name(what: str) -> No
     chosen, notes = settle("auto", {"rules": OWN, "weights": OWN, what: OTHER})
     assert chosen == ("text", "embedding")
     assert len(notes) == 1
+    assert notes[0].startswith("no state and likelihood signals: scorer revision is")
     assert f"the {what} were learned with 'another'" in notes[0]
-    told = f"--tiers all: no likelihood signals: scorer revision is {OWN['scorer']['revision']!r}"
+    told = f"--tiers all: no state signals: scorer revision is {OWN['scorer']['revision']!r}"
     with pytest.raises(SelfplayError, match=told) as caught:
         settle("all", {what: OTHER})
     assert "\n" not in str(caught.value)
@@ -104,7 +105,7 @@ def test_signals_of_other_tiers_are_taken_away_and_what_nobody_reads_is_not_meas
     carried = table().with_columns(pl.lit(0.5).alias(name) for names in measure.SIGNALS.values() for name in names)
     found = Measurer(CHOICES["text+embedding"], {})(carried)
     assert set(measure.EMBEDDING_SIGNALS) <= set(found.columns)
-    assert not set(measure.LIKELIHOOD_SIGNALS) & set(found.columns)
+    assert not {measure.STATE, *measure.LIKELIHOOD_SIGNALS} & set(found.columns)
     assert Measurer(CHOICES["all"], {}, reads={"text"})(table()).columns == table().columns
 
 
@@ -113,8 +114,8 @@ def test_a_model_that_fails_is_noted_once_or_is_an_error() -> None:
     for _ in range(2):
         assert "cos_answer" in measurer(table()).columns
     assert measurer.notes == ["without likelihood signals: out of memory"]
-    with pytest.raises(SelfplayError, match="no likelihood signals: out of memory"):
-        Measurer(CHOICES["all"], {})(table())
+    with pytest.raises(SelfplayError, match="no state and likelihood signals: out of memory"):
+        Measurer(CHOICES["all"], {}, layer=3)(table())
 
 
 def test_the_scorer_of_the_control_measures_no_likelihoods_that_the_weights_do_not_know(
@@ -153,7 +154,7 @@ def test_the_verbs_refuse_another_scorer_in_one_line_or_say_what_they_do_without
     assert refused.stdout == ""
     done = CliRunner().invoke(cli, call, catch_exceptions=False)
     assert len(done.stdout.splitlines()) == 1
-    assert f"without likelihood signals: scorer revision is {OWN['scorer']['revision']!r}" in done.stderr
+    assert f"without state signals: scorer revision is {OWN['scorer']['revision']!r}" in done.stderr
 
 
 @pytest.mark.parametrize("option", ["rules", "weights"])

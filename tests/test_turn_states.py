@@ -31,7 +31,10 @@ PREFIX = len("u:Q|a:abcd|") + 1
 OWN = {"own_tokens": True, "own_logprobs": True}
 
 
-def measured(table, scorer=None, tiers=("likelihood",), layer=3, **options):
+BOTH = ("state", "likelihood")
+
+
+def measured(table, scorer=None, tiers=BOTH, layer=3, **options):
     return measure(table, tiers, scorer=scorer or FakeReader(), template=FakeTemplate(), layer=layer, **options)
 
 
@@ -41,14 +44,14 @@ def test_the_state_is_that_of_the_first_pass_and_likelihoods_stay_the_same():
     found = measured(table, scorer)
     assert found["turn_state"].dtype == pl.List(pl.Float32)
     assert found["turn_state"].to_list() == [[PREFIX, 1, 2, 3], None, [PREFIX, 1, MAX_TOKENS, 3]]
-    assert found.drop("turn_state").equals(measured(table, plain, layer=None))
+    assert found.drop("turn_state").equals(measured(table, plain, ("likelihood",)))
     assert scorer.requests == plain.requests, "no further pass"
 
 
-def test_without_a_layer_nobody_is_asked_and_a_scorer_that_cannot_look_inside_gives_null():
+def test_likelihoods_alone_ask_for_no_state_and_a_scorer_that_cannot_look_inside_gives_null():
     table = pl.DataFrame(site("abcd", "xy"))
-    assert "turn_state" not in measured(table, layer=None).columns
-    for tiers in (("likelihood",), ("state",)):
+    assert "turn_state" not in measured(table, tiers=("likelihood",)).columns
+    for tiers in (BOTH, ("state",)):
         assert measured(table, FakeScorer(), tiers)["turn_state"].to_list() == [None]
 
 
@@ -65,7 +68,7 @@ def test_states_alone_take_the_first_pass_only():
 
 def test_turns_without_likelihoods_have_no_state():
     table = pl.DataFrame(site("abcd", "x", "y")).with_columns(finish_reason=pl.Series(["stop", "length"]))
-    for tiers in (("likelihood",), ("state",)):
+    for tiers in (BOTH, ("state",)):
         found = measured(table, tiers=tiers, skip_cut=True)
         assert found["turn_state"].is_null().to_list() == [False, True]
         found = measured(table.with_columns(messages=None), tiers=tiers)
@@ -82,7 +85,7 @@ def sampled(*states):
 
 
 def test_the_first_pass_is_the_samplers_where_it_gathered_the_state():
-    for tiers in (("likelihood",), ("state",)):
+    for tiers in (BOTH, ("state",)):
         scorer = FakeReader()
         found = measured(sampled([0.25, 1.0], None), scorer, tiers, **OWN)
         assert found["turn_state"].to_list() == [[0.25, 1.0], [PREFIX, 1, 1, 3]]
@@ -93,8 +96,8 @@ def test_the_first_pass_is_the_samplers_where_it_gathered_the_state():
 
 
 def test_a_samplers_logprobs_are_enough_where_no_state_can_be_had():
-    for scorer, layer in ((FakeReader(), None), (FakeScorer(), 3)):
-        found = measured(sampled(None, None), scorer, layer=layer, **OWN)
+    for scorer, tiers in ((FakeReader(), ("likelihood",)), (FakeScorer(), BOTH)):
+        found = measured(sampled(None, None), scorer, tiers, **OWN)
         assert found["mean_logprob"].to_list() == [-1.0, -2.0]
     elsewhere = measured(sampled([0.25], [0.5]), own_tokens=True)
     assert [len(state) for state in elsewhere["turn_state"]] == [4, 4], "another model's states are not taken"

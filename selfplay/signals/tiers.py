@@ -142,7 +142,8 @@ def settle(
         if reason and (choice != "auto" or tier in models.named):
             asked = f"--tiers {choice}: " if choice != "auto" else ""
             raise SelfplayError(f"{asked}no {tier} signals: {reason}")
-    notes = list(dict.fromkeys(f"no {tier} signals: {reason}" for tier, reason in reasons.items() if reason))
+    told = {reason: [tier for tier in reasons if reasons[tier] == reason] for reason in reasons.values() if reason}
+    notes = [f"no {' and '.join(without)} signals: {reason}" for reason, without in told.items()]
     return ("text", *(tier for tier, reason in reasons.items() if not reason)), notes
 
 
