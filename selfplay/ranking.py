@@ -15,7 +15,7 @@ from selfplay.inputs.quarantine import Quarantine
 from selfplay.inputs.turnrows import left_out, read_turn_rows, take_from_rows, write_turn_rows
 from selfplay.learned import load_weights, reads
 from selfplay.showing.ranking import explained, pages, refuse_unknown
-from selfplay.signals.measure import CONTROL_SIGNALS, NUMBERS, available_tiers
+from selfplay.signals.measure import CONTROL_SIGNALS, NUMBERS, SIGNALS, available_tiers
 from selfplay.signals.tiers import Measurer, SignalModels, wanted
 from selfplay.signals.wording import WORDING, with_wording
 from selfplay.signals.writer import scorer_for
@@ -97,8 +97,15 @@ def rank_file(
     refuse_unknown(how.explain_ids, table["id"], source)
     scorer, tables = scorer_for(how.scorer_model, [take_from_rows(table, CARRIED)])
     learned, models = {"weights": loaded.measured_with}, SignalModels(scorer, how.cross_encoder)
-    tiers = wanted(how.tiers, learned, models, reads(weights=loaded))
-    measuring = Measurer(tiers, learned, optional=how.tiers == "auto", models=models, layer=loaded.layer)
+    auto = how.tiers == "auto"
+    measuring = Measurer(
+        wanted(how.tiers, learned, models),
+        learned,
+        optional=auto,
+        reads={"cross", *reads(weights=loaded)} if auto else tuple(SIGNALS),
+        models=models,
+        layer=loaded.layer,
+    )
     with measuring as measurer:
         table = measurer(next(tables))
         yield from measurer.notes

@@ -68,7 +68,12 @@ def test_measuring_needs_a_cross_encoder_and_adds_its_column() -> None:
 def test_it_is_wanted_where_it_is_named_or_known() -> None:
     assert wanted("auto", {}, SignalModels(), reads=("text", "state")) == ("state",)
     assert wanted("text", {}, MODELS) == ("cross",)
-    assert wanted("all", KNOWN, SignalModels(), reads=("text", "state")) == ("embedding", "state", "likelihood", "cross")
+    assert wanted("all", KNOWN, SignalModels(), reads=("text", "state")) == (
+        "embedding",
+        "state",
+        "likelihood",
+        "cross",
+    )
     assert wanted("text+embedding", KNOWN, SignalModels()) == ("embedding",)
 
 

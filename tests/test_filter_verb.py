@@ -176,7 +176,7 @@ def test_text_where_no_model_is_at_hand_and_full_refuses(
     monkeypatch.setattr("selfplay.signals.tiers.obstacle", lambda tier, *_: f"no {tier} model here")
     result = invoke(source, "-o", tmp_path / "out.jsonl")
     assert result.exit_code == 0, result.output
-    assert "without likelihood signals: no likelihood model here" in result.stderr
+    assert "without state signals: no state model here" in result.stderr
     assert "decided by the rules: text 5 (without all signals)" in result.stderr
     (tmp_path / "out.jsonl").unlink()
     result = invoke(source, "-o", tmp_path / "out.jsonl", "--rules", "full")

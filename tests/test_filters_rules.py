@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from filters import RulesError, load_rules
-from filters.features import FEATURES, SETS, Features
+from filters.features import FEATURES, Features
 from filters.labelling import decide
 from filters.labels import LABELS, Label
+from filters.learning.learn import READS
 from filters.rule import Certified, Precision, Rule, Threshold, wilson
 from filters.rules import RuleSet, parse
 
@@ -103,7 +104,7 @@ def test_shipped_rules_are_readable_and_carry_their_record() -> None:
         assert 10 <= len(rule_set.rules) <= 60
         assert all(1 <= len(rule.tests) <= 4 for rule in rule_set.rules)
         assert all(set(rule.precision) == {"sampled", "written"} for rule in rule_set.rules)
-        assert rule_set.tiers == frozenset(SETS[name])
+        assert rule_set.tiers == frozenset(READS[name][0])
         assert set(rule_set.held_out) == {"sampled", "written"}
         assert str(rule_set.rules[0]).endswith(f"-> {rule_set.rules[0].label}")
     assert len(rules.training["sha256"]) == 64

@@ -234,8 +234,8 @@ def test_rows_and_other_columns_stay_as_they_were():
 
 def test_missing_tiers_are_those_without_a_value():
     table = pl.DataFrame(site("a", "x", ""))
-    assert missing_tiers(table) == ["embedding", "likelihood", "cross"]
-    assert missing_tiers(measure(table, {"embedding"}, embedder=FakeEmbedder())) == ["likelihood", "cross"]
+    assert missing_tiers(table) == ["embedding", "state", "likelihood", "cross"]
+    assert missing_tiers(measure(table, {"embedding"}, embedder=FakeEmbedder())) == ["state", "likelihood", "cross"]
 
 
 def test_mistakes_are_named():
@@ -252,7 +252,7 @@ def test_another_scorer_than_the_learned_one_is_named():
     assert mismatches(measured, measured) == {}
     learned = {**measured, "scorer": {**measured["scorer"], "template_hash": "xyz"}}
     found = mismatches(measured, learned)
-    assert list(found) == ["likelihood"]
+    assert list(found) == ["state", "likelihood"]
     assert "'abc'" in found["likelihood"]
     assert "'xyz'" in found["likelihood"]
 
@@ -267,9 +267,14 @@ def test_an_install_without_torch_has_the_text_tier_and_says_why(monkeypatch):
 
 def test_filters_and_rerank_read_the_names_that_are_measured():
     from filters.features import SIGNALS as read_by_filters
+    from filters.features import STATE as FILTERS_STATE
+    from rerank.probe import STATE as RERANK_STATE
     from rerank.weights import TIER_SIGNALS
 
     for tier, names in measuring.SIGNALS.items():
+        if tier == "state":  # both make numbers of it by probes of their own
+            assert names == (FILTERS_STATE,) == (RERANK_STATE,)
+            continue
         assert set(TIER_SIGNALS[tier]) == set(names)
         if tier != "cross":  # rules know none
             assert {signal.name for signal in read_by_filters if signal.tier == tier} == set(names)

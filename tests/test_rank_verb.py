@@ -9,6 +9,7 @@ from click.testing import CliRunner
 from selfplay.cli import cli
 from selfplay.errors import SelfplayError, TooManyBadRows, UsageError
 from selfplay.signals import tiers
+from selfplay.signals.measure import NUMBERS
 from tests.test_measure import FakeScorer, FakeTemplate
 
 MESSAGES = [
@@ -68,7 +69,7 @@ def test_flagged_rows_of_the_file_come_last(tmp_path):
 
 
 def test_auto_without_models_ranks_by_text_and_says_why(source, tmp_path, monkeypatch):
-    reasons = {"embedding": "torch not installed", "likelihood": "torch not installed"}
+    reasons = dict.fromkeys(("embedding", "state", "likelihood"), "torch not installed")
     monkeypatch.setattr(tiers, "available_tiers", lambda: (frozenset({"text"}), reasons))
     result = invoke(source, "-o", tmp_path / "out.jsonl")
     assert result.exit_code == 0
@@ -85,14 +86,23 @@ def test_tiers_asked_for_by_name_must_be_met(source, monkeypatch):
 
 
 def test_signals_in_the_file_are_used_and_not_measured_again(tmp_path, monkeypatch):
-    signals = {name: 0.5 for names in tiers.SIGNALS.values() for name in names}
+    """But for hidden states, which no file carries: without them the likelihoods of the file serve."""
+    signals = dict.fromkeys(NUMBERS, 0.5)
     path = tmp_path / "turns.jsonl"
     path.write_text("".join(json.dumps({**row, **signals}) + "\n" for row in ROWS))
-    monkeypatch.setattr(tiers, "measure", lambda *a, **k: pytest.fail("measured again"))
+    asked = []
+
+    def measures(table, tiers, **_):
+        asked.extend(tiers)
+        return table
+
+    monkeypatch.setattr(tiers, "measure", measures)
+    monkeypatch.setattr(tiers, "default_scorer", lambda model: (ClosingScorer(), FakeTemplate()))
     invoke(path, "-o", tmp_path / "out.jsonl", catch_exceptions=False)
     rows = read(tmp_path / "out.jsonl")
     assert {row["ranked_with"] for row in rows} == {"text+wording+embedding+likelihood"}
     assert rows[0]["cos_query"] == 0.5
+    assert asked == ["state"]
 
 
 def test_the_control_is_measured_on_request_and_written(tmp_path, monkeypatch):
@@ -127,12 +137,12 @@ def test_the_control_takes_the_scorer_of_the_likelihoods_loaded_once_and_closed(
 
     monkeypatch.setattr(tiers, "default_scorer", load)
     monkeypatch.setattr(tiers, "obstacle", lambda tier, *_: reason)
-    done = invoke(source, "-o", out, "--control", catch_exceptions=False)
+    done = invoke(source, "-o", out, "--control", "--tiers", "auto" if reason else "all", catch_exceptions=False)
     assert events == ["loaded", "closed"]
     assert "answer_pmi_swapped" in read(out)[0]
     used = {row["ranked_with"] for row in read(out)}
     assert used == {"text+wording+embedding" + ("" if reason else "+likelihood")}
-    assert (f"without likelihood signals: {reason}" in done.stderr) == bool(reason)
+    assert (f"without state signals: {reason}" in done.stderr) == bool(reason)
 
 
 def test_bad_rows_are_counted_and_too_many_write_nothing(tmp_path):

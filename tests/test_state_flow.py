@@ -13,8 +13,8 @@ import polars as pl
 import pytest
 
 import filters
-from filters.rules import Rules
-from selfplay import dataset, execution, judging, summary
+from rerank import Weights, load_weights
+from selfplay import dataset, execution, judging, learned, summary
 from selfplay.core import Candidate, Draw
 from selfplay.engines.base import SampleRequest
 from selfplay.engines.opening import EngineOptions
@@ -121,7 +121,10 @@ def test_likelihoods_stay_where_no_state_can_be_had(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_judged_part_holds_no_states(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Rules, "layer", 3)
+    text = load_weights().models["text"]
+    monkeypatch.setattr(judging, "load_rules", lambda path: filters.load_rules().only("text"))
+    monkeypatch.setattr(judging, "load_weights", lambda path: Weights({"text": text}))
+    monkeypatch.setattr(learned, "layer", lambda *_: 3)
     labelled = []
 
     def label(table: pl.DataFrame, *given: Any) -> pl.DataFrame:
@@ -168,7 +171,6 @@ def test_states_are_gathered_only_by_the_very_scorer(
     monkeypatch.setattr(execution, "open_engine", open_engine)
     monkeypatch.setattr(execution, "own_scorer", lambda *_: None)
     monkeypatch.setattr(judging, "opened", lambda *_: nullcontext())
-    monkeypatch.setattr(Rules, "layer", 20)
     select = replace(judging.configure(judging.Options(tiers="text"))[0], tiers=("state",), scorer_model=scorer)
     options = {"system": "keep", "tokenizer": None, "judging": judging.Options(), **job}
     asked: Any = SimpleNamespace(**options, engine=EngineOptions(**engine))

@@ -28,6 +28,9 @@ MODELS: dict[str, Any] = {
 }
 
 
+LAYER = {"turn_state": {"layer": 7}}
+
+
 @pytest.fixture(scope="module")
 def judged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_judged(tmp_path_factory.mktemp("judged"), conversations=30)
@@ -35,19 +38,22 @@ def judged(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def kept(judged: Path, tmp_path: Path) -> Path:
-    """Signals as if measured: the PMI tells the grade, the others are noise."""
+    """Signals as if measured: PMI and state tell the grade, the others are noise."""
     table, rng = read_judged(judged), np.random.default_rng(0)
     names = [name for tier in ("embedding", "likelihood") for name in SIGNALS[tier]]
     signals = table.select("id").with_columns(pl.Series(name, rng.normal(size=len(table))) for name in names)
     signals = signals.with_columns(answer_pmi=table["grade"] + rng.normal(0, 0.3, len(table)))
-    signals.write_parquet(tmp_path / "signals.parquet", metadata={"models": json.dumps(MODELS)})
+    states = rng.normal(size=(len(table), 4)) + table["grade"].to_numpy()[:, None]
+    signals = signals.with_columns(pl.Series("turn_state", states.tolist(), pl.List(pl.Float32)))
+    signals.write_parquet(tmp_path / "signals.parquet", metadata={"models": json.dumps(MODELS | LAYER)})
     return tmp_path / "signals.parquet"
 
 
 @pytest.fixture(autouse=True)
 def _no_models(monkeypatch: pytest.MonkeyPatch) -> None:
     def named(tier: str, model: str) -> dict[str, Any]:
-        return {"likelihood": {"scorer": {"model": model}}, "cross": {"cross_encoder": {"model": model}}}[tier]
+        part = "cross_encoder" if tier == "cross" else "scorer"
+        return {part: {"model": model}}
 
     monkeypatch.setattr(training, "expected_versions", named)
     monkeypatch.setattr(training, "load_embedder", lambda: pytest.fail("an embedder was loaded"))
@@ -63,7 +69,8 @@ def test_it_writes_weights_with_their_figures_and_prints_them(judged: Path, kept
     assert done.exit_code == 0, done.output
     weights = load_weights(str(tmp_path / "w.json"))
     assert weights.measured_with == MODELS
-    assert weights.tiers == {"text", "wording", "embedding", "likelihood"}
+    assert weights.tiers == {"text", "wording", "embedding", "state", "likelihood"}
+    assert weights.layer == 7
     assert weights.training["rows"] == 240
     fullest = weights.cv["text+wording+embedding+likelihood"]["sampled"]
     assert fullest["selected"] > fullest["random"]
@@ -71,21 +78,6 @@ def test_it_writes_weights_with_their_figures_and_prints_them(judged: Path, kept
     row = next(line for line in done.output.splitlines() if line.startswith("text+wording+likelihood "))
     assert f"{weights.cv['text+wording+likelihood']['sampled']['spearman']:.3f}" in row.split()
     assert max(map(len, done.output.splitlines())) <= 100
-
-
-def test_states_beside_the_signals_give_a_probe_and_sets_that_read_it(judged: Path, kept: Path, tmp_path: Path) -> None:
-    rng, signals = np.random.default_rng(1), pl.read_parquet(kept)
-    states = rng.normal(size=(len(signals), 4)) + read_judged(judged)["grade"].to_numpy()[:, None]
-    with_states = signals.with_columns(pl.Series("turn_state", states.tolist(), dtype=pl.List(pl.Float32)))
-    with_states.write_parquet(kept, metadata={"models": json.dumps({**MODELS, "turn_state": {"layer": 7}})})
-    done = train_ranker(judged, "-o", tmp_path / "w.json", "--signals", kept, "--folds", 3)
-    assert done.exit_code == 0, done.output
-    weights = load_weights(str(tmp_path / "w.json"))
-    assert weights.layer == 7
-    assert weights.measured_with == MODELS
-    assert "state" in weights.tiers
-    assert "\ntext+wording+state " in done.output
-    assert weights.cv["text+wording+embedding+state"]["sampled"]["auc_near"] > 0.5
 
 
 def test_the_same_turns_give_the_same_file(judged: Path, kept: Path, tmp_path: Path) -> None:
@@ -115,7 +107,7 @@ def test_a_cross_encoder_is_measured_on_top_of_what_was_kept(
     before = pl.read_parquet(kept)
     table, versions = with_signals(read_judged(judged), kept, SignalModels(cross_encoder="pairs"))
     assert table["cross_score"].drop_nulls().len() == table.filter(pl.col("turn").str.strip_chars() != "").height
-    assert versions == {**MODELS, "cross_encoder": {"model": "pairs", "revision": None}}
+    assert versions == {**MODELS, **LAYER, "cross_encoder": {"model": "pairs", "revision": None}}
     after = pl.read_parquet(kept)
     assert after.select(before.columns).equals(before)
     monkeypatch.setattr(training, "load_cross_encoder", lambda model: pytest.fail("measured again"))
@@ -143,15 +135,15 @@ def test_a_mistake_is_one_line(judged: Path, tmp_path: Path, args: list[str], me
 
 def test_folds_are_no_more_than_conversations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     few = write_judged(tmp_path, conversations=4)
-    monkeypatch.setattr(ranker, "with_signals", lambda table, kept, models: (table, {}))
+    monkeypatch.setattr(ranker, "with_signals", lambda table, kept, models, tiers: (table, {}))
     done = train_ranker(few, "-o", tmp_path / "w.json", "--folds", 5)
     assert done.exit_code == 0, done.output
     assert "held out by conversation, 4 folds" in done.output
 
 
-@pytest.mark.parametrize(("scorer", "asked"), [("small", [{"state"}]), ("other", [])])
+@pytest.mark.parametrize("scorer", ["small", "other"])
 def test_states_are_measured_beside_kept_likelihoods_by_their_own_scorer_only(
-    judged: Path, kept: Path, monkeypatch: pytest.MonkeyPatch, scorer: str, asked: list[set[str]]
+    judged: Path, kept: Path, monkeypatch: pytest.MonkeyPatch, scorer: str
 ) -> None:
     """A shallow scorer: read where the shipped one is, at two thirds of its depth."""
     found = []
@@ -168,16 +160,19 @@ def test_states_are_measured_beside_kept_likelihoods_by_their_own_scorer_only(
     really = training.measure
     record = {"scorer": MODELS["scorer"] | {"model": scorer}}
     monkeypatch.setattr(training, "measure", measures)
-    monkeypatch.setattr(training, "expected_versions", lambda tier, model: record)
+    monkeypatch.setattr(training, "expected_versions", lambda tier, model=None: record)
     monkeypatch.setattr(training, "signal_versions", lambda *_: record)
     monkeypatch.setattr(training, "default_scorer", lambda model: (Shallow(), FakeTemplate()))
-    before = pl.read_parquet(kept)
-    assert with_signals(read_judged(judged), kept, states=False)[1] == MODELS
+    before = pl.read_parquet(kept).drop("turn_state")
+    before.write_parquet(kept, metadata={"models": json.dumps(MODELS)})
+    assert with_signals(read_judged(judged), kept, tiers=("embedding", "likelihood"))[1] == MODELS
+    if scorer == "other":
+        with pytest.raises(UsageError, match="was measured with the scorer 'small', not 'other'"):
+            with_signals(read_judged(judged), kept)
+        return
     table, versions = with_signals(read_judged(judged), kept)
-    assert found == asked
-    if asked:
-        assert versions == {**MODELS, "turn_state": {"layer": 4}}
-        assert {state[3] for state in table["turn_state"].drop_nulls().to_list()} == {4}
-        assert pl.read_parquet(kept).drop("turn_state").equals(before)
-        assert with_signals(read_judged(judged), kept)[1] == versions, "kept the next time"
-        assert found == asked
+    assert versions == {**MODELS, "turn_state": {"layer": 4}}
+    assert {state[3] for state in table["turn_state"].drop_nulls().to_list()} == {4}
+    assert pl.read_parquet(kept).drop("turn_state").equals(before)
+    assert with_signals(read_judged(judged), kept)[1] == versions, "kept the next time"
+    assert found == [{"state"}]

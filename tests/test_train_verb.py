@@ -125,10 +125,10 @@ def test_it_takes_a_file_as_judges_write_it(unproved: tuple[Path, str]) -> None:
 
 
 @pytest.mark.parametrize("known", [1.0, 0.1])
-def test_a_probe_is_learned_from_kept_states_where_there_are_enough(
+def test_the_hidden_state_is_read_where_enough_turns_have_one_and_else_the_likelihoods(
     judged: Path, tmp_path: Path, known: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(learn.INPUTS, "full", ("chars", "answer_pmi"))
+    monkeypatch.setattr(learn, "INPUTS", {"text": ("chars",), "likelihood": ("answer_pmi",)})
     monkeypatch.setattr(learn, "fit_scored", lambda *_: ())
     rng = np.random.default_rng(0)
     turns = lines(judged / "judged_turns.jsonl")
@@ -136,18 +136,17 @@ def test_a_probe_is_learned_from_kept_states_where_there_are_enough(
     kept = {"id": [row["id"] for row in turns]} | {signal.name: rng.normal(size=len(turns)) for signal in SIGNALS}
     cells = [state.tolist() if rng.random() < known else None for state in states]
     table = pl.DataFrame(kept).with_columns(pl.Series("turn_state", cells, pl.List(pl.Float32)))
-    models = {"embedder": {"model": "e"}, "scorer": {"model": "s"}}
+    models = {"embedder": {"model": "e"}, "scorer": {"model": "s"}, "turn_state": {"layer": 16}}
     table.write_parquet(tmp_path / "s.parquet", metadata={"models": json.dumps(models)})
     done = train(judged, "-o", tmp_path / "r.json", "--set", "full", "--apart", 0, "--no-ceiling",
                  "--signals", tmp_path / "s.parquet")  # fmt: skip
     assert done.exit_code == 0
     rules = load_rules(str(tmp_path / "r.json"))
-    told = "p_genuine with the probe of the scorer's hidden states on 300 sampled turns" in done.output
-    silent = "no probe learned: too few sampled turns have the scorer's hidden states" in done.output
-    assert (rules.layer, told, silent) == ((20, True, False) if known == 1 else (None, False, True))
-    if known == 1:
-        assert (probe := rules.sets["full"].probe) is not None
-        assert len(probe.weights) == 6
+    without = "full: too few sampled turns have the scorer's hidden state; learned from likelihoods" in done.output
+    read = {"text", "embedding", "state"} if known == 1 else {"text", "likelihood"}
+    assert (rules.layer, without) == ((16, False) if known == 1 else (None, True))
+    assert rules.sets["full"].tiers - {"embedding"} == read - {"embedding"}
+    assert rules.models == {part: models[part] for part in ("embedder", "scorer")}
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
