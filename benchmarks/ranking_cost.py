@@ -1,11 +1,12 @@
 """What ranking costs beside sampling, on the transformers engine, in the same process and run.
 
-Bars: ranking 8 candidates of a site by all signals costs at most 40 % of sampling them; the embedding path is at
-least five times as fast as encoding for every candidate what it is compared with, one text at a time.
+Bars: ranking 8 candidates of a site costs at most 40 % of sampling them; the embedding path is at least five times as
+fast as encoding for every candidate what it is compared with, one text at a time.
 
-Per round, in turn: sample, rank as `selfplay run` does (the sampler's prefix pages and logprobs at hand), rank as
-`selfplay rank` does (nothing at hand), embed our way and the plain way. Costs are CPU seconds of this process, since
-on a machine shared with others seconds say little; wall seconds are told too.
+Per round, in turn: sample, rank as `selfplay run` does (the sampler's hidden states, logprobs and prefix pages at hand,
+turns that were cut left out), with and without the likelihoods, rank as `selfplay rank` does (nothing at hand), embed
+our way and the plain way. Costs are CPU seconds of this process, since on a machine shared with others seconds say
+little; wall seconds are told too.
 
 Run: python benchmarks/ranking_cost.py [--sites 8] [--n 8] [--max-tokens 128] [--threads 1]. The last line is JSON.
 """
@@ -28,6 +29,7 @@ import filters
 import rerank
 import selfplay
 
+WAYS = tuple(f"{tiers}, {where}" for where in ("in run", "alone") for tiers in ("state", "state and likelihood"))
 EXAMPLES = Path(selfplay.__file__).parent / "examples" / "conversations.jsonl"
 
 
@@ -68,6 +70,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Runs all arms and returns the figures."""
     import torch
 
+    from selfplay import learned
     from selfplay.config import turn_seed
     from selfplay.core import Draw, Sampling
     from selfplay.engines.base import SampleRequest
@@ -75,14 +78,17 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     from selfplay.inputs.conversations import read_conversations, sites
     from selfplay.inputs.quarantine import Quarantine
     from selfplay.signals import embedding
-    from selfplay.signals.likelihood import DEFAULT_SCORER
+    from selfplay.signals.likelihood import DEFAULT_SCORER, MAX_TOKENS
     from selfplay.signals.measure import measure as measured
     from selfplay.signals.measure import scorer_template
     from selfplay.tables import sites_table, turns_table, with_context
 
-    engine, template = TransformersEngine(DEFAULT_SCORER, threads=options.threads), scorer_template()
-    embedder = embedding.load_embedder()
     rules, weights = filters.load_rules(), rerank.load_weights()
+    layer = learned.layer(rules, weights)
+    engine = TransformersEngine(DEFAULT_SCORER, threads=options.threads, state_layer=layer, state_tokens=MAX_TOKENS)
+    embedder = embedding.load_embedder()
+    scored = {"scorer": engine, "template": scorer_template(), "layer": layer}
+    own = {**scored, "own_tokens": True, "own_logprobs": True}
     clock = Clock()
     tokens: list[int] = []
     lengths: list[int] = []
@@ -94,7 +100,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         requests = [
             SampleRequest(
                 site.site_id,
-                template.user_prompt(site.messages),
+                scored["template"].user_prompt(site.messages),
                 tuple(Draw(1.0, i, turn_seed(0, site.site_id, 1.0, i)) for i in range(options.n if number else 2)),
             )
             for site in chosen
@@ -108,20 +114,18 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             rerank.rank(filters.label(table, rules), weights)
         with clock("rank: embedding"):
             with_cosines = measured(table, {"embedding"}, embedder=embedder)
-        with clock("rank: likelihood, in run"):
-            full = measured(
-                with_cosines, {"likelihood"}, scorer=engine, template=template, own_tokens=True, own_logprobs=True
-            )
-        with clock("rank: likelihood, cut skipped"):
-            measured(
-                with_cosines, {"likelihood"}, scorer=engine, template=template, own_tokens=True, own_logprobs=True,
-                skip_cut=True,
-            )  # fmt: skip
-        with clock("rank: all, label and order"):
+        with clock("rank: state, in run"):
+            full = measured(with_cosines, {"state"}, **own, skip_cut=True)
+        with clock("rank: label and order"):
             rerank.rank(filters.label(full, rules), weights)
+        with clock("rank: state and likelihood, in run"):
+            measured(with_cosines, {"state", "likelihood"}, **own, skip_cut=True)
         engine.flush_cache()
-        with clock("rank: likelihood, alone"):
-            measured(with_cosines, {"likelihood"}, scorer=engine, template=template)
+        with clock("rank: state, alone"):
+            measured(with_cosines, {"state"}, **scored)
+        engine.flush_cache()
+        with clock("rank: state and likelihood, alone"):
+            measured(with_cosines, {"state", "likelihood"}, **scored)
         columns = [table[name].to_list() for name in ("turn", "query", "answer")]
         with clock("embed: ours"):
             embedding.embedding_signals(*columns, embedder)
@@ -134,10 +138,9 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         tokens += table["completion_tokens"].to_list()
         lengths += [len(request.prompt.token_ids) for request in requests]
     engine.close()
-    everything = ("rank: embedding", "rank: all, label and order")
-    for name, likelihood in (("in run", "in run"), ("cut skipped", "cut skipped"), ("alone", "alone")):
-        parts = zip(*(clock.cpu[arm] for arm in (*everything, f"rank: likelihood, {likelihood}")), strict=True)
-        clock.cpu[f"rank: all, {name}"] = [sum(part) for part in parts]
+    for name in WAYS:
+        arms = ("rank: embedding", "rank: label and order", f"rank: {name}")
+        clock.cpu[f"rank: embedding, {name}"] = [sum(part) for part in zip(*map(clock.cpu.get, arms), strict=True)]
     return {
         "benchmark": "ranking_cost",
         "sites": options.sites,
@@ -150,7 +153,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "wall_seconds": {arm: round(statistics.median(values), 2) for arm, values in clock.wall.items()},
         "to_sampling": {
             name: clock.ratios(f"rank: {name}", ("sample",))
-            for name in ("text", "embedding", "all, in run", "all, cut skipped", "all, alone")
+            for name in ("text", "embedding", *(f"embedding, {way}" for way in WAYS))
         },
         "plain_embedding_to_ours": clock.ratios("embed: plain loop", ("embed: ours",)),
         "versions": {"torch": torch.__version__},
