@@ -1,0 +1,129 @@
+"""What a dataset card tells, counted from finished results: models, settings, rules, defects, licences."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from selfplay.inputs.conversations import HashSet, hash64
+from selfplay.results import Results
+
+LICENSE_COLUMNS = ("license", "licence")
+PRIVATE = ("source_hash",)
+"""Settings that say nothing to a reader of the card."""
+PATHS = ("source", "rules", "weights", "model", "tokenizer", "scorer_model", "cross_encoder")
+"""Settings that may be paths on the machine where it ran; of those only the last part is told."""
+
+
+@dataclass(slots=True)
+class Figures:
+    """Counts over all turns of some results.
+
+    Attributes:
+        labels: Turns by label, and those of them that are good: chosen or kept, and without a fault.
+        fired: Turns by rule set, rule and label.
+        models: Turns by model, where it is known.
+        licenses: Conversations by what their rows say; None for those that say nothing.
+    """
+
+    turns: int = 0
+    sites: int = 0
+    conversations: int = 0
+    labels: dict[str, tuple[int, int]] = field(default_factory=dict)
+    fired: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    models: Counter[str] = field(default_factory=Counter)
+    licenses: Counter[str | None] = field(default_factory=Counter)
+
+
+def count(results: Results) -> Figures:
+    """Reads the results once, a part at a time."""
+    found = Figures()
+    seen = HashSet()
+    good = pl.col("selected").fill_null(False) & ~pl.col("bad").fill_null(False)
+    for sites, turns in results.parts():
+        found.turns += len(turns)
+        found.sites += len(sites)
+        for label, all_of_it, good_ones in turns.group_by("label").agg(pl.len(), good.sum()).iter_rows():
+            before = found.labels.get(label, (0, 0))
+            found.labels[label] = (before[0] + all_of_it, before[1] + good_ones)
+        fired = turns.filter(pl.col("rule").is_not_null()).group_by("rule_set", "rule", "label").len()
+        found.fired.update({(rule_set, rule, label): n for rule_set, rule, label, n in fired.iter_rows()})
+        found.models.update(dict(turns.filter(pl.col("model").is_not_null()).group_by("model").len().iter_rows()))
+        for name, extra in sites.select("conversation_id", "extra").iter_rows():
+            if seen.add(hash64(name)):
+                found.conversations += 1
+                found.licenses[stated(json.loads(extra or "{}"))] += 1
+    return found
+
+
+def stated(extra: Mapping[str, Any]) -> str | None:
+    """The licence that a row names."""
+    for name in LICENSE_COLUMNS:
+        value = extra.get(name)
+        if isinstance(value, str) and value.strip():
+            return value.strip()
+    return None
+
+
+def settings(results: Results) -> dict[str, str]:
+    """What decided the outcome, as `run.json` records it, by name; that of the runs inside only where it differs."""
+    told: dict[str, str] = {}
+    for source in [results, *results.runs()[:1]]:
+        for part in ("sample", "select"):
+            for name, value in _flat(source.record.get(part) or {}):
+                if told.setdefault(name, value) != value:
+                    told.setdefault(f"{source.folder.name}: {name}", value)
+        engine = source.record.get("engine") or {}
+        for name in ("device", "dtype"):
+            if engine.get(name) is not None:
+                told.setdefault(f"engine.{name}", str(engine[name]))
+    versions = results.record.get("versions") or {}
+    if versions:
+        told["versions"] = ", ".join(f"{name} {version}" for name, version in versions.items())
+    return told
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for name, value in settings.items():
+        if value is None or value == "" or name in PRIVATE:
+            continue
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        elif isinstance(value, list):
+            yield f"{prefix}{name}", ", ".join(map(str, value))
+        else:
+            yield f"{prefix}{name}", without_path(str(value)) if name in PATHS else str(value)
+
+
+def without_path(name: str) -> str:
+    """The last part of a path on this machine; a model's id stays whole."""
+    return Path(name).name if Path(name).is_absolute() or name.startswith((".", "~")) or Path(name).exists() else name
+
+
+def estimates(results: Results) -> dict[str, dict[str, Any]]:
+    """The estimated shares of genuine turns that were recorded, by what they are of."""
+    found = {}
+    for source in {each.folder: each for each in [results, *results.runs()]}.values():
+        place = "" if source is results else f"{source.folder.name}, "
+        recorded = (source.record.get("summary") or {}).get("estimated_genuine") or {}
+        for when, name in (("before", "all turns"), ("after", "chosen or kept turns")):
+            if isinstance(recorded.get(when), Mapping):
+                found[f"{place}{name}"] = dict(recorded[when])
+    return found
+
+
+def rules_used(results: Results) -> tuple[str | None, str | None]:
+    """The rule file named in the record, None for the shipped one, and its hash where that is recorded."""
+    for source in [results, *results.runs()]:
+        record = source.record.get("select") or source.record.get("sample") or {}
+        if "rules" in record:
+            name = record["rules"]
+            shipped = name in (None, "default", "text", "full")
+            return None if shipped else str(name), record.get("rules_hash")
+    return None, None
