@@ -29,7 +29,58 @@ SAYS = {
 }
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"), (10**7, "1M<n<10M"))
 LICENSES = frozenset(
-    ["afl-3.0", "apache-2.0", "artistic-2.0", "bsd", "bsd-2-clause", "bsd-3-clause", "bsl-1.0", "c-uda", "cc", "cc-by-2.0", "cc-by-2.5", "cc-by-3.0", "cc-by-4.0", "cc-by-nc-2.0", "cc-by-nc-3.0", "cc-by-nc-4.0", "cc-by-nc-nd-3.0", "cc-by-nc-nd-4.0", "cc-by-nc-sa-2.0", "cc-by-nc-sa-3.0", "cc-by-nc-sa-4.0", "cc-by-nd-4.0", "cc-by-sa-3.0", "cc-by-sa-4.0", "cc0-1.0", "cdla-permissive-1.0", "cdla-permissive-2.0", "cdla-sharing-1.0", "gemma", "gpl", "gpl-2.0", "gpl-3.0", "lgpl", "lgpl-2.1", "lgpl-3.0", "llama2", "llama3", "llama3.1", "llama3.2", "llama3.3", "mit", "mpl-2.0", "odbl", "odc-by", "openrail", "pddl", "unlicense", "wtfpl", "zlib", "agpl-3.0"]
+    [
+        "afl-3.0",
+        "apache-2.0",
+        "artistic-2.0",
+        "bsd",
+        "bsd-2-clause",
+        "bsd-3-clause",
+        "bsl-1.0",
+        "c-uda",
+        "cc",
+        "cc-by-2.0",
+        "cc-by-2.5",
+        "cc-by-3.0",
+        "cc-by-4.0",
+        "cc-by-nc-2.0",
+        "cc-by-nc-3.0",
+        "cc-by-nc-4.0",
+        "cc-by-nc-nd-3.0",
+        "cc-by-nc-nd-4.0",
+        "cc-by-nc-sa-2.0",
+        "cc-by-nc-sa-3.0",
+        "cc-by-nc-sa-4.0",
+        "cc-by-nd-4.0",
+        "cc-by-sa-3.0",
+        "cc-by-sa-4.0",
+        "cc0-1.0",
+        "cdla-permissive-1.0",
+        "cdla-permissive-2.0",
+        "cdla-sharing-1.0",
+        "gemma",
+        "gpl",
+        "gpl-2.0",
+        "gpl-3.0",
+        "lgpl",
+        "lgpl-2.1",
+        "lgpl-3.0",
+        "llama2",
+        "llama3",
+        "llama3.1",
+        "llama3.2",
+        "llama3.3",
+        "mit",
+        "mpl-2.0",
+        "odbl",
+        "odc-by",
+        "openrail",
+        "pddl",
+        "unlicense",
+        "wtfpl",
+        "zlib",
+        "agpl-3.0",
+    ]
 )
 """Those that the Hub's header knows, as far as data and models are likely to name them."""
 CELL = 200
@@ -189,8 +240,8 @@ def _estimated(results: Results) -> Iterator[str]:
     yield "\n".join(told) or "Not estimated."
     if told:
         yield (
-            "Mean of a calibrated probability that a judge would call the turn a genuine follow-up, with a 95 % interval; "
-            "an estimate, not a count."
+            "Mean of a calibrated probability that a judge would call the turn a genuine follow-up, with a 95 % "
+            "interval; an estimate, not a count."
         )
 
 
@@ -259,7 +310,7 @@ def _limits(results: Results, found: Figures) -> Iterator[str]:
     ]
     if results.verb == "clean":
         told[1] = "Rules learned on sampled turns of small models misjudge some turns of people and of large models."
-    path, used = figures.rules_used(results)
+    path, _ = figures.rules_used(results)
     if _measured(results) is not None:
         training = facts(path)["training"]
         if training.get("turns"):

@@ -60,6 +60,10 @@ def export(folder: str | Path, out: str | Path, asked: Export | None = None) -> 
     asked = asked or Export()
     out = Path(out)
     results = open_results(folder)
+    if results.verb == "run" and results.record.get("select") is None:
+        raise UsageError(
+            f"{folder} holds samples that nobody judged; `selfplay run` with the same options goes on from there"
+        )
     as_dataset = HUB in asked.formats or asked.push_to_hub is not None
     formats = _formats(results, asked, as_dataset)
     if asked.push_to_hub is not None:

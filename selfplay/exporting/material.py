@@ -80,7 +80,7 @@ def judged(results: Results) -> Iterator[Judged]:
     """All judged turns in reading order, the best of a site first; the replacements of cleaned data after its own.
 
     Raises:
-        UsageError: Nothing was judged, or a file is damaged.
+        UsageError: A file is damaged.
     """
     sources = [results, *results.runs()] if results.verb == "clean" else [results]
     score = pl.when(pl.col("groundedness").is_null()).then(pl.col("p_genuine")).otherwise(merit(FIGURES))
@@ -93,11 +93,6 @@ def judged(results: Results) -> Iterator[Judged]:
                 site = contexts[site_id]
                 messages, extra = json.loads(site["messages"]), json.loads(site["extra"] or "{}")
                 for turn in there:
-                    if turn["genuine"] is None:
-                        raise UsageError(
-                            f"{source.folder} holds samples that nobody judged; `selfplay run` with the same settings "
-                            "judges them"
-                        )
                     yield Judged(messages, turn, extra)
 
 
@@ -105,7 +100,7 @@ def dialogues(results: Results) -> Iterator[Dialogue]:
     """A dialogue per conversation, cut before its first bad user turn; of a run one for each chosen turn, its end.
 
     Raises:
-        UsageError: Nothing was judged, or a file is damaged.
+        UsageError: A file is damaged.
     """
     if results.verb == "run":
         for found in judged(results):
