@@ -193,8 +193,8 @@ def test_parquet_keeps_the_arguments_of_every_tool_as_they_were(tmp_path: Path) 
         messages = [*CONTEXT, {"role": "user", "content": "Look it up."}, *answer]
         return {"id": f"c{number}", "messages": messages, "user_turns": [judged(3)]}
 
-    clean_folder(tmp_path / "clean", [talk(0, {"what": "eggs"}), talk(1, {"size": 3}),
-                                      {"id": "c2", "messages": CONTEXT + dialogue(1), "user_turns": [judged(3)]}])  # fmt: skip
+    plain = {"id": "c2", "messages": CONTEXT + dialogue(1), "user_turns": [judged(3)]}
+    clean_folder(tmp_path / "clean", [talk(0, {"what": "eggs"}), talk(1, {"size": 3}), plain])
     export(tmp_path / "clean", tmp_path / "out", Export(("assistant",), file_type="parquet"))
     table = pl.read_parquet(tmp_path / "out" / "train.parquet")
     told = [[m["tool_calls"][0]["function"]["arguments"] for m in row if m["tool_calls"]] for row in table["messages"]]
