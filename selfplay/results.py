@@ -98,7 +98,7 @@ class Results:
         if self.verb == "run":
             return [self]
         if self.verb == "play":
-            return [open_results(place) for place in sorted(self.folder.glob("round-*"), key=_number)]
+            return [open_results(path.parent) for path in sorted(self.folder.glob("round-*/run.json"), key=_number)]
         place = self.folder / "replacements"
         return [open_results(place)] if place.exists() else []
 
@@ -142,9 +142,10 @@ def open_results(folder: str | Path) -> Results:
     return Results(folder, verb, record)
 
 
-def _number(place: Path) -> tuple[int, str]:
-    digits = place.name.removeprefix("round-")
-    return (int(digits), "") if digits.isdecimal() else (1 << 60, place.name)
+def _number(path: Path) -> tuple[int, str]:
+    name = path.parent.name
+    digits = name.removeprefix("round-")
+    return (int(digits), "") if digits.isdecimal() else (1 << 60, name)
 
 
 def _sampled(results: Results) -> Iterator[Tables]:

@@ -214,15 +214,19 @@ def play(tmp_path: Path) -> Path:
         {"id": "c0", "messages": TALK, "ending": "rounds"},
         {"id": "c1", "messages": [*TALK, said("user", "Unanswered?")], "ending": "budget"},
         {"id": "c2", "messages": CONTEXT, "ending": "no_survivor", "tools": None},
+        {"id": "c3", "messages": TALK, "ending": "rounds", "user_turns": [{"index": 5}], "cut_answers": [6]},
+        {"id": "c4", "messages": TALK, "ending": "rounds", "user_turns": [{"index": 3}], "cut_answers": [2, 4]},
     ]
     return play_folder(tmp_path / "play", 2, finished)
 
 
 def test_a_plays_dialogues_and_turns(play: Path) -> None:
     assert [(row["id"], row["messages"][-1]["content"]) for row in rows(play, "messages")] == [
-        ("c0", "Turn 2?"), ("c1", "Unanswered?"),
+        ("c0", "Turn 2?"), ("c1", "Unanswered?"), ("c3", "Turn 2?"), ("c4", "Turn 1?"),
     ]  # fmt: skip
-    assert {row["id"]: row["messages"] for row in rows(play, "assistant")} == {"c0": TALK, "c1": TALK, "c2": CONTEXT}
+    assert {row["id"]: row["messages"] for row in rows(play, "assistant")} == {
+        "c0": TALK, "c1": TALK, "c2": CONTEXT, "c3": TALK[:5],
+    }  # fmt: skip
     assert [row["completion"] for row in rows(play, "prompt-completion", side="assistant")] == [
         [TALK[4]],
         [TALK[6]],
@@ -239,7 +243,7 @@ def test_sharegpt_is_read_back_by_our_own_reader(clean: Path) -> None:
 def test_rows_of_a_play_that_are_damaged_are_named(play: Path) -> None:
     with open(play / "conversations.jsonl", "a") as file:
         file.write('{"messages": "x"}\n')
-    with pytest.raises(UsageError, match="line 4 is no row of `selfplay play`"):
+    with pytest.raises(UsageError, match="line 6 is no row of `selfplay play`"):
         rows(play, "messages")
 
 

@@ -5,6 +5,7 @@ Names that came with models and data stand as code: none of them can be markup, 
 
 from __future__ import annotations
 
+import importlib.resources
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -13,6 +14,7 @@ from selfplay import __version__
 from selfplay.errors import UsageError
 from selfplay.exporting import figures
 from selfplay.exporting.figures import Figures
+from selfplay.inputs.source import content_hash
 from selfplay.judging import file_hash
 from selfplay.results import Results
 from selfplay.terminal import one_line
@@ -83,6 +85,7 @@ LICENSES = frozenset(
     ]
 )
 """Those that the Hub's header knows, as far as data and models are likely to name them."""
+SHIPPED_RULES = importlib.resources.files("filters") / "default_rules.json"
 CELL = 200
 """Characters of a name that are shown."""
 
@@ -269,7 +272,7 @@ def _measured(results: Results) -> dict[tuple[str, str], Mapping[str, Any]] | No
 
     path, used = figures.rules_used(results)
     try:
-        if used is not None and file_hash(path, "filters", "default_rules.json") != used:
+        if used not in (file_hash(path, "filters", "default_rules.json"), content_hash(path or str(SHIPPED_RULES))):
             return None
         told = facts(path)
     except (UsageError, OSError):
@@ -319,8 +322,7 @@ def _limits(results: Results, found: Figures) -> Iterator[str]:
             told.append(f"The rules were learned from {training['turns']:,} judged turns ({sources}){who}.")
     whys = {value["why"] for value in figures.estimates(results).values() if value.get("extrapolated")}
     told += [f"The estimate goes beyond what was calibrated: {code(why)}." for why in sorted(whys)]
-    record = results.record.get("sample") or {}
-    if record.get("primed"):
+    if any(name.endswith("primed") and value == "True" for name, value in figures.settings(results).items()):
         told.append("The user turns were asked for by instruction (primed).")
     told.append("Nothing was checked for personal data, for harmful content or for truth.")
     yield "\n".join(f"- {line}" for line in told)

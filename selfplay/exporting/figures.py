@@ -72,13 +72,13 @@ def stated(extra: Mapping[str, Any]) -> str | None:
 
 
 def settings(results: Results) -> dict[str, str]:
-    """What decided the outcome, as `run.json` records it, by name; that of the runs inside only where it differs."""
+    """What decided the outcome, as `run.json` records it, by name; of replacements too, where they differ."""
     told: dict[str, str] = {}
-    for source in [results, *results.runs()[:1]]:
-        for part in ("sample", "select"):
+    for source in [results, *(results.runs() if results.verb == "clean" else [])]:
+        for part in ("sample", "policy", "select"):
             for name, value in _flat(source.record.get(part) or {}):
                 if told.setdefault(name, value) != value:
-                    told.setdefault(f"{source.folder.name}: {name}", value)
+                    told[f"{source.folder.name}: {name}"] = value
         engine = source.record.get("engine") or {}
         for name in ("device", "dtype"):
             if engine.get(name) is not None:
@@ -120,10 +120,6 @@ def estimates(results: Results) -> dict[str, dict[str, Any]]:
 
 def rules_used(results: Results) -> tuple[str | None, str | None]:
     """The rule file named in the record, None for the shipped one, and its hash where that is recorded."""
-    for source in [results, *results.runs()]:
-        record = source.record.get("select") or source.record.get("sample") or {}
-        if "rules" in record:
-            name = record["rules"]
-            shipped = name in (None, "default", "text", "full")
-            return None if shipped else str(name), record.get("rules_hash")
-    return None, None
+    record = results.record.get("select") or results.record.get("sample") or {}
+    name = record.get("rules")
+    return None if name in (None, "default", "text", "full") else str(name), record.get("rules_hash")

@@ -211,16 +211,17 @@ def _talks(results: Results, options: Options) -> Iterator[tuple[Dialogue, list[
 
 
 def _answered(results: Results) -> Iterator[Dialogue]:
-    """Dialogues cut after the assistant's last answer."""
+    """Dialogues up to the assistant's last answer, or the last before one that was cut at the token limit."""
     if results.verb == "run":
         raise UsageError(
             f"{results.folder}: the turns that a run chooses have no answers yet, so no assistant can learn from them; "
             "`selfplay play` writes dialogues (chosen.jsonl has the messages as they are)"
         )
     for dialogue in dialogues(results):
-        said = [place for place, m in enumerate(dialogue.messages) if m["role"] == "assistant" and m["content"]]
+        whole = dialogue.messages[: min(dialogue.cut, default=None)]
+        said = [place for place, m in enumerate(whole) if m["role"] == "assistant" and m["content"]]
         if said:
-            whole, end = dialogue.messages, said[-1] + 1
+            end = said[-1] + 1
             good = frozenset(place for place in dialogue.good if place < end)
             yield Dialogue(dialogue.id, dialogue.conversation_id, whole[:end], good, dialogue.extra)
 

@@ -58,6 +58,7 @@ class Dialogue:
 
     Attributes:
         good: Places in `messages` of the user turns that were judged, and are good.
+        cut: Places of answers that were cut at the token limit.
         figures: What is known of the turn it is about, where it is about one.
     """
 
@@ -66,6 +67,7 @@ class Dialogue:
     messages: Sequence[Message]
     good: frozenset[int]
     extra: Mapping[str, Any]
+    cut: frozenset[int] = frozenset()
     figures: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -108,18 +110,19 @@ def dialogues(results: Results) -> Iterator[Dialogue]:
                 messages: Sequence[Message] = [*found.messages, {"role": "user", "content": found.turn["turn"]}]
                 figures = {name: found.turn[name] for name in FIGURES}
                 key = found.turn["conversation_id"]
-                yield Dialogue(found.id, key, messages, frozenset({len(messages) - 1}), found.extra, figures)
+                good = frozenset({len(messages) - 1})
+                yield Dialogue(found.id, key, messages, good, found.extra, figures=figures)
         return
     of_row = _cleaned if results.verb == "clean" else _played
     for line, row in enumerate(results.conversations(), 1):
         try:
             messages, good = of_row(row)
-            key = str(row["id"])
+            key, cut = str(row["id"]), frozenset(row.get("cut_answers") or ())
         except (KeyError, TypeError, IndexError, AttributeError):
             path = results.folder / "conversations.jsonl"
             raise UsageError(f"{path} line {line} is no row of `selfplay {results.verb}`; make it anew") from None
         own = ("id", "messages", "original_messages", "user_turns")
-        yield Dialogue(key, key, messages, good, {name: value for name, value in row.items() if name not in own})
+        yield Dialogue(key, key, messages, good, {name: value for name, value in row.items() if name not in own}, cut)
 
 
 def _cleaned(row: Mapping[str, Any]) -> tuple[Sequence[Message], frozenset[int]]:
