@@ -102,8 +102,8 @@ class Results:
         place = self.folder / "replacements"
         return [open_results(place)] if place.exists() else []
 
-    def conversations(self) -> Iterator[dict[str, Any]]:
-        """Rows of `conversations.jsonl`, of a clean or play.
+    def conversations(self, dropped: bool = False) -> Iterator[dict[str, Any]]:
+        """Rows of `conversations.jsonl`, of a clean or play; then those of `dropped.jsonl`, where that is asked for.
 
         Raises:
             UsageError: It is damaged, or this is a run, which has none.
@@ -111,6 +111,8 @@ class Results:
         if self.verb == "run":
             raise UsageError(f"{self.folder} holds a run, which has sites and turns but no whole conversations")
         yield from _lines(self.folder / "conversations.jsonl")
+        if dropped and (self.folder / "dropped.jsonl").exists():
+            yield from _lines(self.folder / "dropped.jsonl")
 
 
 def open_results(folder: str | Path) -> Results:

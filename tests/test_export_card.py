@@ -98,22 +98,32 @@ def test_rules_come_with_their_measured_precision_if_they_are_those_that_were_us
 @pytest.mark.parametrize(
     ("rows", "given", "license", "told"),
     [
-        ([None, None], None, "unknown", "- not stated: 2 conversations"),
-        ([None, None], "Apache-2.0", "apache-2.0", "- `Apache-2.0`: 2 conversations (given"),
-        (["MIT", "MIT"], None, "mit", "- `MIT`: 2 conversations"),
-        (["MIT", None], None, "other", "- not stated: 1 conversations"),
-        (["MIT", "CC-BY-NC-4.0"], None, "other", "- `CC-BY-NC-4.0`: 1 conversations"),
-        (["House rules 7", "House rules 7"], None, "other", "- `House rules 7`: 2 conversations"),
+        ([None, None], None, "unknown", "| `web` | not stated | 3 |"),
+        ([None, None], "Apache-2.0", "apache-2.0", "| `web` | not stated by the rows, given as `Apache-2.0` | 3 |"),
+        (["MIT", "MIT"], None, "mit", "| `web` | `MIT` | 3 |"),
+        (["MIT", None], None, "other", "| `web` | not stated | 2 |"),
+        (["MIT", "CC-BY-NC-4.0"], None, "other", "| `web` | `CC-BY-NC-4.0` | 2 |"),
+        (["House rules 7", "House rules 7"], None, "other", "| `web` | `House rules 7` | 3 |"),
     ],
 )
 def test_licences_come_from_the_rows_or_as_given(
     tmp_path: Path, rows: list[str | None], given: str | None, license: str, told: str
 ) -> None:
     talk = {"messages": CONTEXT + dialogue(1), "user_turns": [judged(3)]}
-    clean_folder(tmp_path / "clean", [{"id": f"c{i}", "license": name, **talk} for i, name in enumerate(rows)])
+    more = {"source": "web", "license": rows[1], "dropped_for": "x", **talk}
+    kept = [{"id": f"c{i}", "source": "web", "license": name, **talk} for i, name in enumerate(rows)]
+    clean_folder(tmp_path / "clean", kept, [{"id": "c2", **more}])
     header, text = card(tmp_path / "clean", tmp_path / "out", source_license=given)
     assert header["license"] == license
     assert told in text
+
+
+def test_sources_that_are_many_are_not_all_told(tmp_path: Path) -> None:
+    talk = {"messages": CONTEXT + dialogue(1), "user_turns": [judged(3)]}
+    clean_folder(tmp_path / "clean", [{"id": f"c{i}", "source": f"page {i}", **talk} for i in range(23)])
+    _, text = card(tmp_path / "clean", tmp_path / "out")
+    assert "And 3 more." in text
+    assert "in 23 conversations" in text
 
 
 def test_cleaned_data_names_its_models_and_what_the_rules_misjudge(tmp_path: Path) -> None:

@@ -190,6 +190,9 @@ def test_turns_of_cleaned_data(clean: Path) -> None:
     assert {row["id"] for row in rows(clean, "kto") if not row["label"]} == {
         "flagged#4", "cut#4", "replaced#4", "bad#2", "dropped#2",
     }  # fmt: skip
+    assert [row["id"] for row in rows(clean, "kto") if row["label"]] == [
+        "whole#2", "whole#4", "flagged#2", "cut#2", "replaced#2", "bad#4",
+    ]  # fmt: skip
     assert all(row["score"] == row["p_genuine"] for row in rows(clean, "reward"))
 
 
@@ -270,3 +273,10 @@ def test_weights_stand_on_the_good_turns_whatever_flipping_leaves_out(
     ((_, row),) = openai(open_results(folder), Options(opening="Hi" if opening else None))
     assert [message["content"] for message in row["messages"] if message.get("weight")] == ["good 0", "good 1"]
     assert all("weight" in message for message in row["messages"] if message["role"] == "assistant")
+
+
+def test_kto_leaves_out_turns_that_were_kept_though_a_rule_fired(tmp_path: Path) -> None:
+    doubtful = judged(5) | {"label": "off_topic", "genuine": False}
+    clean_folder(tmp_path, [{"id": "c", "messages": TALK, "user_turns": [judged(3), doubtful]}])
+    assert [(row["id"], row["label"]) for row in rows(tmp_path, "kto")] == [("c#2", True)]
+    assert [row["id"] for row in rows(tmp_path, "prompt-completion")] == ["c#2", "c#4"]

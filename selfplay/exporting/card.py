@@ -86,6 +86,8 @@ LICENSES = frozenset(
 )
 """Those that the Hub's header knows, as far as data and models are likely to name them."""
 SHIPPED_RULES = importlib.resources.files("filters") / "default_rules.json"
+SOURCES = 20
+"""Sources that are shown."""
 CELL = 200
 """Characters of a name that are shown."""
 
@@ -118,7 +120,7 @@ def card(
         *_section("Defects found by the rules", _defects(found)),
         *_section("Estimated share of genuine turns", _estimated(results)),
         *_section("Rules that fired, and how often they are right", _rules(results, found)),
-        *_section("Licences of the sources", _sources(licenses, source_license)),
+        *_section("Licences of the sources", _sources(found, source_license)),
         *_section("Limits", _limits(results, found)),
     ]
     return "\n\n".join(blocks) + "\n"
@@ -172,7 +174,7 @@ def _slug(name: str) -> str:
 def _licenses(found: Figures, source_license: str | None) -> dict[str | None, int]:
     """Conversations by licence, most common first."""
     told: dict[str | None, int] = {}
-    for name, count in found.licenses.most_common():
+    for (_, name), count in found.origins.most_common():
         known = name if name is not None else source_license
         told[known] = told.get(known, 0) + count
     return told
@@ -289,17 +291,15 @@ def _precision(figure: Mapping[str, Any] | None) -> str:
     )
 
 
-def _sources(licenses: Mapping[str | None, int], source_license: str | None) -> Iterator[str]:
-    told = [
-        f"- {code(name) if name is not None else 'not stated'}: {count:,} conversations"
-        + (
-            " (given with `--source-license` where rows name none)"
-            if name is not None and name == source_license
-            else ""
-        )
-        for name, count in licenses.items()
+def _sources(found: Figures, source_license: str | None) -> Iterator[str]:
+    given = f"not stated by the rows, given as {code(source_license)}" if source_license else "not stated"
+    table = [
+        [code(source) if source else "not stated", code(license) if license else given, f"{count:,}"]
+        for (source, license), count in found.origins.most_common(SOURCES)
     ]
-    yield "\n".join(told) or "Not stated."
+    yield _table(["source", "licence", "conversations"], table, 2)
+    if (more := len(found.origins) - SOURCES) > 0:
+        yield f"And {more:,} more."
     yield "What the licences of the models say about their output was not looked at."
 
 

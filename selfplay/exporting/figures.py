@@ -15,10 +15,14 @@ from selfplay.inputs.conversations import HashSet, hash64
 from selfplay.results import Results
 
 LICENSE_COLUMNS = ("license", "licence")
+SOURCE_COLUMN = "source"
 PRIVATE = ("source_hash",)
 """Settings that say nothing to a reader of the card."""
 PATHS = ("source", "rules", "weights", "model", "tokenizer", "scorer_model", "cross_encoder")
 """Settings that may be paths on the machine where it ran; of those only the last part is told."""
+
+Origin = tuple[str | None, str | None]
+"""Source and licence."""
 
 
 @dataclass(slots=True)
@@ -29,7 +33,7 @@ class Figures:
         labels: Turns by label, and those of them that are good: chosen or kept, and without a fault.
         fired: Turns by rule set, rule and label.
         models: Turns by model, where it is known.
-        licenses: Conversations by what their rows say; None for those that say nothing.
+        origins: Conversations by source and licence, as their rows say; None where they say nothing.
     """
 
     turns: int = 0
@@ -38,13 +42,14 @@ class Figures:
     labels: dict[str, tuple[int, int]] = field(default_factory=dict)
     fired: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     models: Counter[str] = field(default_factory=Counter)
-    licenses: Counter[str | None] = field(default_factory=Counter)
+    origins: Counter[Origin] = field(default_factory=Counter)
 
 
 def count(results: Results) -> Figures:
-    """Reads the results once, a part at a time."""
+    """Reads the results a part at a time."""
     found = Figures()
-    seen = HashSet()
+    found.origins.update(_origins(results))
+    found.conversations = found.origins.total()
     good = pl.col("selected").fill_null(False) & ~pl.col("bad").fill_null(False)
     for sites, turns in results.parts():
         found.turns += len(turns)
@@ -55,20 +60,29 @@ def count(results: Results) -> Figures:
         fired = turns.filter(pl.col("rule").is_not_null()).group_by("rule_set", "rule", "label").len()
         found.fired.update({(rule_set, rule, label): n for rule_set, rule, label, n in fired.iter_rows()})
         found.models.update(dict(turns.filter(pl.col("model").is_not_null()).group_by("model").len().iter_rows()))
-        for name, extra in sites.select("conversation_id", "extra").iter_rows():
-            if seen.add(hash64(name)):
-                found.conversations += 1
-                found.licenses[stated(json.loads(extra or "{}"))] += 1
     return found
 
 
-def stated(extra: Mapping[str, Any]) -> str | None:
-    """The licence that a row names."""
-    for name in LICENSE_COLUMNS:
-        value = extra.get(name)
-        if isinstance(value, str) and value.strip():
-            return value.strip()
-    return None
+def _origins(results: Results) -> Iterator[Origin]:
+    """Of every conversation."""
+    if results.verb != "run":
+        yield from map(origin, results.conversations(dropped=True))
+        return
+    seen = HashSet()
+    for sites, _ in results.parts():
+        for name, extra in sites.select("conversation_id", "extra").iter_rows():
+            if seen.add(hash64(name)):
+                yield origin(json.loads(extra or "{}"))
+
+
+def origin(row: Mapping[str, Any]) -> Origin:
+    """What a row says of its source and licence."""
+
+    def stated(*names: str) -> str | None:
+        texts = (row.get(name) for name in names)
+        return next((text.strip() for text in texts if isinstance(text, str) and text.strip()), None)
+
+    return stated(SOURCE_COLUMN), stated(*LICENSE_COLUMNS)
 
 
 def settings(results: Results) -> dict[str, str]:
@@ -78,7 +92,7 @@ def settings(results: Results) -> dict[str, str]:
         for part in ("sample", "policy", "select"):
             for name, value in _flat(source.record.get(part) or {}):
                 if told.setdefault(name, value) != value:
-                    told[f"{source.folder.name}: {name}"] = value
+                    told[f"{part if source is results else source.folder.name}.{name}"] = value
         engine = source.record.get("engine") or {}
         for name in ("device", "dtype"):
             if engine.get(name) is not None:
@@ -91,7 +105,7 @@ def settings(results: Results) -> dict[str, str]:
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
     for name, value in settings.items():
-        if value is None or value == "" or name in PRIVATE:
+        if value in (None, "", []) or name in PRIVATE:
             continue
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{name}.")

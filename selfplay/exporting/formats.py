@@ -168,9 +168,9 @@ def _replaced(results: Results, options: Options) -> Rows:
 
 
 def kto(results: Results, options: Options) -> Rows:
-    """Single turns with `label`: good ones are true, those in which a rule found a fault false, others left out."""
+    """Single turns with `label`: good ones on which no rule fired are true, bad ones false, others left out."""
     for found in judged(results):
-        if found.usable and (found.good or found.turn["bad"]):
+        if found.usable and ((found.good and found.turn["genuine"]) or found.turn["bad"]):
             row = _keys(found) | {"prompt": options.seen(flip(found.messages)), "completion": _said(found)}
             row |= {"label": found.good, "turn_label": found.turn["label"], "rule": found.turn["rule"]}
             yield found.turn["conversation_id"], options.kept(row, found.extra)
