@@ -15,6 +15,7 @@ from markdown_it import MarkdownIt
 from selfplay.exporting.card import code
 from selfplay.exporting.export import Export, export
 from selfplay.exporting.figures import without_path
+from selfplay.exporting.formats import Options
 from selfplay.judging import file_hash
 from tests.folders import CONTEXT, candidate, clean_folder, dialogue, judged, run_folder
 
@@ -116,6 +117,14 @@ def test_licences_come_from_the_rows_or_as_given(
     header, text = card(tmp_path / "clean", tmp_path / "out", source_license=given)
     assert header["license"] == license
     assert told in text
+
+
+def test_the_card_says_whose_turns_are_learned(tmp_path: Path) -> None:
+    clean_folder(tmp_path / "clean", [{"id": "c", "messages": CONTEXT + dialogue(1), "user_turns": [judged(3)]}])
+    export(tmp_path / "clean", tmp_path / "out", Export(("hub", "messages"), rows=Options(side="assistant")))
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert "for training the assistant" in text
+    assert "for training a user simulator" not in text
 
 
 def test_sources_that_are_many_are_not_all_told(tmp_path: Path) -> None:

@@ -26,8 +26,12 @@ SAYS = {
     "dpo": "pairs of a better and a worse user turn, roles flipped",
     "kto": "single user turns, label true for good ones and false for those with a fault; roles flipped",
     "reward": "all judged user turns with a score from 0 to 1; roles flipped",
-    "openai": "OpenAI's fine-tuning rows",
-    "sharegpt": "dialogues as lists of from and value",
+    "openai": "dialogues as OpenAI's fine-tuning rows, as in messages",
+    "sharegpt": "dialogues as lists of from and value, as in messages",
+}
+SAYS_OF_ASSISTANT = {
+    "prompt-completion": "an answer to a judged user turn after what came before it, for training the assistant",
+    "messages": SAYS["assistant"],
 }
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"), (10**7, "1M<n<10M"))
 LICENSES = frozenset(
@@ -115,7 +119,7 @@ def card(
         _header(rows, suffix, licenses),
         f"# User turns, made with selfplay {__version__}",
         _first(results, found),
-        *_section("What is in it", _rows(rows)),
+        *_section("What is in it", _rows(rows, asked)),
         *_section("How it was made", _made(results, found, asked)),
         *_section("Defects found by the rules", _defects(found)),
         *_section("Estimated share of genuine turns", _estimated(results)),
@@ -193,10 +197,11 @@ def _first(results: Results, found: Figures) -> str:
     )
 
 
-def _rows(rows: Mapping[str, Mapping[str, int]]) -> Iterator[str]:
+def _rows(rows: Mapping[str, Mapping[str, int]], asked: Mapping[str, Any]) -> Iterator[str]:
+    says = SAYS | SAYS_OF_ASSISTANT if asked.get("side") == "assistant" else SAYS
     splits = [split for split in ("train", "validation") if any(split in counts for counts in rows.values())]
     table = [
-        [name, *(f"{counts[split]:,}" if split in counts else "" for split in splits), SAYS[name]]
+        [name, *(f"{counts[split]:,}" if split in counts else "" for split in splits), says[name]]
         for name, counts in rows.items()
         if counts
     ]

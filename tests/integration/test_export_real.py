@@ -173,7 +173,7 @@ TOOLS = [{"type": "function", "function": {"name": "find", "parameters": {"type"
 
 @pytest.mark.parametrize("file_type", ["jsonl", "parquet"])
 @pytest.mark.parametrize("name", ["messages", "assistant", "openai", "sharegpt", "reward", "prompt-completion"])
-def test_what_is_loaded_is_what_was_meant(tmp_path: Path, name: str, file_type: str) -> None:
+def test_what_is_loaded_is_what_was_meant(tmp_path: Path, tokenizer: Any, tiny: str, name: str, file_type: str) -> None:
     found = {"role": "tool", "content": "8", "tool_call_id": "1"}
     asked = {"role": "user", "content": "Look it up."}
     talk = [*CONTEXT, asked, TOOL_CALL, found, {"role": "assistant", "content": "Eight."}]
@@ -187,6 +187,9 @@ def test_what_is_loaded_is_what_was_meant(tmp_path: Path, name: str, file_type: 
     last = dataset[1][told.get(name, "completion")][-1]
     said = {"assistant": "Eight."}.get(name, "Look it up.")
     assert (last["value"] if name == "sharegpt" else last["content"]) == said
+    if name == "assistant":
+        prepared = sft(dataset, tokenizer, tiny, tmp_path, assistant_only_loss=True)
+        assert learned(tokenizer, prepared[1]) == "Eight minutes.<|end|><|end|>Eight.<|end|>"
 
 
 def test_the_dataset_folder_has_a_configuration_for_each_format(tmp_path: Path) -> None:
