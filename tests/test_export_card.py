@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from selfplay.exporting.card import code
 from selfplay.exporting.export import Export, export
 from selfplay.exporting.figures import without_path
 from selfplay.exporting.formats import Options
+from selfplay.exporting.markdown import code
 from selfplay.judging import file_hash
 from tests.folders import CONTEXT, candidate, clean_folder, dialogue, judged, run_folder
 
