@@ -1,8 +1,8 @@
 """Near-duplicate texts by MinHash: sketches of a fixed size, and the earlier text that each one repeats.
 
-Similarity is the Jaccard index of the texts' runs of words (Broder 1997). A text is known by K minima of its hashed runs
-(rensa computes them); b bands of r minima each are compared first, since texts that agree in no band are hardly alike,
-and of those that do the low byte of every minimum (b-bit MinHash, Li & König 2010, arXiv 0910.3349).
+Similarity is the Jaccard index of the texts' runs of words (Broder 1997). A text is known by K minima of its hashed
+runs, which rensa computes; b bands of r minima each are compared first, since texts that agree in no band are hardly
+alike, and of those that do the low byte of every minimum (b-bit MinHash, Li & König 2010, arXiv 0910.3349).
 """
 
 from __future__ import annotations
@@ -101,9 +101,7 @@ def sketch(texts: Sequence[str], kind: Kind) -> Sketches:
     return Sketches(counts.astype(np.uint32), minima.astype(np.uint8), bands.astype(np.uint32))
 
 
-def similarity(
-    sketches: Sketches, left: NDArray[np.intp], right: NDArray[np.intp]
-) -> NDArray[np.float64]:
+def similarity(sketches: Sketches, left: NDArray[np.intp], right: NDArray[np.intp]) -> NDArray[np.float64]:
     """Estimated Jaccard index of texts, pair by pair; unlike texts agree in one low byte of 256 by chance."""
     found = np.empty(len(left))
     for begin in range(0, len(left), _COMPARED):
