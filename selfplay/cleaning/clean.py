@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from selfplay.cleaning import duplicates, replacing, shown, writing
 from selfplay.cleaning.folder import Cleaning
 from selfplay.cleaning.policy import Policy, why_dropped
-from selfplay.cleaning.reading import batches, judged
+from selfplay.cleaning.reading import BATCH, BATCH_CHARS, BATCH_MEASURED, batches, judged
 from selfplay.cleaning.turns import How, settled
 from selfplay.cleaning.workers import Batch, judge_all
 from selfplay.errors import SelfplayError, TooManyBadRows, UsageError
@@ -80,6 +80,7 @@ def execute(job: Job, out: Path, *, fresh: bool = False, quiet: bool = False) ->
             "rules_hash": _rules_hash(job.rules),
             "tiers": list(how.tiers),
             "duplicates": how.sketched,
+            "batch": [BATCH_MEASURED if how.tiers else BATCH, BATCH_CHARS],
         }
         folder = Cleaning(out, settings, None, fresh)
         stack.callback(folder.close)

@@ -78,6 +78,12 @@ def judged(folder: Cleaning, path: str, policy: Policy) -> Iterator[Judged]:
         for count in folder.turns_of(number).tolist():
             conversation = next(conversations, None)
             if conversation is None:
-                raise SelfplayError(f"{path} has changed while it was cleaned; start over with --fresh")
+                raise _changed(path)
             yield Judged(place, first, conversation, [next(rows) for _ in range(count)])
             place, first = place + 1, first + count
+    if next(conversations, None) is not None:
+        raise _changed(path)
+
+
+def _changed(path: str) -> SelfplayError:
+    return SelfplayError(f"{path} has changed while it was cleaned; start over with --fresh")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from os.path import commonprefix
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,8 @@ from selfplay.showing.candidates import wide_console
 from selfplay.terminal import one_line, printable
 
 PASSED = "no rule fired"
-SHARED = 10
-"""Characters with which all names of sources begin that are worth leaving out."""
+WIDTH = 28
+"""Characters shown of a source's name."""
 MOST_SOURCES = 4
 """Columns of the table of labels beside the one of all."""
 HONEST = (
@@ -104,10 +103,11 @@ def _labels(summary: Mapping[str, Any]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="")
     table.add_column("user turns, before → after")
     table.add_column("all", justify="right")
-    shared = len(commonprefix(columns)) if len(columns) > 1 else 0
     for source in columns:
-        name = source if shared < SHARED else f"…{source[shared:]}"
-        table.add_column(Text(one_line(name, 28) if source else "(not named)"), justify="right")
+        name = (
+            source if len(source) <= WIDTH else f"…{source[1 - WIDTH :]}"
+        )  # the ends tell more apart than the beginnings
+        table.add_column(Text(printable(name) if source else "(not named)"), justify="right")
     names = {name for found in labels.values() for name in found}
     totals = {name: [sum(found.get(name, [0, 0])[i] for found in labels.values()) for i in (0, 1)] for name in names}
     for name in sorted(names, key=lambda name: (name != "follow_up", -totals[name][0])):
