@@ -14,6 +14,8 @@ from selfplay.cleaning.folder import REPLACEMENTS
 from selfplay.showing.candidates import wide_console
 from selfplay.terminal import one_line, printable
 
+MOST_RULES = 3
+"""So many rules are named that made turns bad."""
 PASSED = "no rule fired"
 WIDTH = 28
 """Characters shown of a source's name."""
@@ -21,8 +23,8 @@ MOST_SOURCES = 4
 """Columns of the table of labels beside the one of all."""
 HONEST = (
     "The rules were learned from sampled turns of two small models and misjudge some real ones: of 211 turns that",
-    "people wrote, the text rules give 12 % [8, 17] a hard label and the full ones 5 % [3, 9], most of them wrongly.",
-    "Look at what they call bad before you train on what is left.",
+    "people wrote, the text rules call 12 % [8, 17] malformed, planned, leaked or restated, 2 % [1, 5] without the",
+    "restatements, and the full ones 5 % [3, 9]; most of them wrongly. Look at what is called bad before you train.",
 )
 FILES = {
     "conversations.jsonl": "what stays: messages, and user_turns with label, rule, evidence",
@@ -71,6 +73,11 @@ def lines(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "messages of those cut", f"{after / cut:.1f} of {before / cut:.1f} on average stay ({after / before:.0%})"
     yield "user turns judged", f"{turns['in']:,}"
     yield f"  bad ({_bad(policy)})", f"{_share(turns['bad'], turns['in'])} in {counts['with_bad_turn']:,} conversations"
+    if turns["bad"]:
+        yield "    the last turn of their conversation", _share(turns["bad_and_last"], turns["bad"])
+        rules = list(turns["bad_by_rule"].items())
+        for rule, count in rules[:MOST_RULES]:
+            yield f"    {one_line(rule, 60)}", _share(count, turns["bad"])
     yield "  stay", _share(turns["kept"], turns["in"])
     if turns["not_judged"]:
         yield "user messages that follow no assistant's text", f"{turns['not_judged']:,}, not judged"

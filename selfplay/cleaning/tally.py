@@ -28,6 +28,8 @@ class Tally:
             among them.
         cut: Conversations that were cut, those with a turn drawn included; `exchanges` and `messages` of them, before
             and after.
+        rules: Bad turns by the rule that fired.
+        last: Bad turns after which no other turn of their conversation is judged.
         commonest: Repeated turns and how many conversations have them.
     """
 
@@ -38,6 +40,8 @@ class Tally:
     bad: int = 0
     unjudged: int = 0
     with_bad: int = 0
+    last: int = 0
+    rules: Counter[str] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
     before: Counter[tuple[str, str]] = field(default_factory=Counter)
     after: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -49,9 +53,11 @@ class Tally:
         """Counts one conversation."""
         source = self._source(judged.conversation.extra)
         self.conversations += 1
-        bad = sum(turn["bad"] for turn in judged.turns)
-        self.bad += bad
-        self.with_bad += bad > 0
+        bad = [turn for turn in judged.turns if turn["bad"]]
+        self.bad += len(bad)
+        self.with_bad += bool(bad)
+        self.last += bool(bad) and bad[-1] is judged.turns[-1]
+        self.rules.update(turn["rule"] or "no rule" for turn in bad)
         said = judged.conversation.messages
         self.unjudged += _later(said) - len(judged.turns)
         self.before.update((source, turn["label"]) for turn in judged.turns)
@@ -105,6 +111,8 @@ class Tally:
                 "in": self.before.total(),
                 "kept": self.after.total(),
                 "bad": self.bad,
+                "bad_and_last": self.last,
+                "bad_by_rule": dict(self.rules.most_common()),
                 "not_judged": self.unjudged,
             },
             "messages_of_changed": dict(self.messages),

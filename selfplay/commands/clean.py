@@ -67,7 +67,7 @@ ASIDE = ("dataset", "out", "rules", "on_bad", "bad", "above", "duplicates", "wor
     "drops the former.",
 )
 @click.option(
-    "--workers", type=click.IntRange(min=1), help="Processes that judge; no matter to the output. [default: all cores]"
+    "--workers", type=click.IntRange(min=1), help="Processes that judge by text rules; no matter to the output. [default: all cores]"
 )
 @options.max_bad
 @DRAWING
