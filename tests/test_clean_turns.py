@@ -171,4 +171,4 @@ def test_marks_follow_labels_and_probability() -> None:
     table = pl.DataFrame({"label": ["malformed", "generic", "follow_up"], "p_genuine": [0.0, 0.3, 0.1]})
     assert Policy().marked(table)["bad"].to_list() == [True, False, False]
     assert Policy(good=keeping(drop=BAD, above=0.2)).marked(table)["bad"].to_list() == [True, False, True]
-    assert json.loads(json.dumps(Policy().as_json()))["bad"] == ["malformed", "meta_planning", "identity_leakage"]
+    assert json.loads(json.dumps(Policy().as_json()))["bad"] == ["malformed"]

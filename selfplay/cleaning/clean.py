@@ -19,6 +19,7 @@ from selfplay.cleaning import duplicates, replacing, shown, writing
 from selfplay.cleaning.folder import Cleaning
 from selfplay.cleaning.policy import Policy, why_dropped
 from selfplay.cleaning.reading import BATCH, BATCH_CHARS, BATCH_MEASURED, batches, judged
+from selfplay.cleaning.similar import algorithm
 from selfplay.cleaning.turns import How, settled
 from selfplay.cleaning.workers import Batch, judge_all
 from selfplay.errors import SelfplayError, TooManyBadRows, UsageError
@@ -79,7 +80,7 @@ def execute(job: Job, out: Path, *, fresh: bool = False, quiet: bool = False) ->
             "rules": job.rules,
             "rules_hash": _rules_hash(job.rules),
             "tiers": list(how.tiers),
-            "duplicates": how.sketched,
+            "sketches": algorithm() if how.sketched else None,
             "batch": [BATCH_MEASURED if how.tiers else BATCH, BATCH_CHARS],
         }
         folder = Cleaning(out, settings, None, fresh)

@@ -14,9 +14,10 @@ from selfplay.keeping import Keeping, keeping
 
 OnBad = Literal["flag", "drop-conversation", "cut", "replace"]
 Duplicates = Literal["report", "drop", "off"]
-BAD = (Label.MALFORMED, Label.META_PLANNING, Label.IDENTITY_LEAKAGE)
-"""Bad unless asked otherwise: what no user can have sent. Weak turns, such as a restatement or `thanks`, people write
-too, and users with a goal confirm in the assistant's own words."""
+BAD = (Label.MALFORMED,)
+"""Bad unless asked otherwise: control tokens, loops, gibberish, which nobody means. It is also the label that the text
+rules are surest of. Of sampled turns that they call planning or leakage few are (`selfplay rules show --set text`);
+weak turns, a restatement or `thanks`, people write too, and users with a goal confirm in the assistant's words."""
 
 
 @dataclass(frozen=True, slots=True)

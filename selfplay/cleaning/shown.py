@@ -23,8 +23,8 @@ MOST_SOURCES = 4
 """Columns of the table of labels beside the one of all."""
 HONEST = (
     "The rules were learned from sampled turns of two small models and misjudge some real ones: of 211 turns that",
-    "people wrote, the text rules call 12 % [8, 17] malformed, planned, leaked or restated, 2 % [1, 5] without the",
-    "restatements, and the full ones 5 % [3, 9]; most of them wrongly. Look at what is called bad before you train.",
+    "people wrote the text rules call 12 % [8, 17] malformed, planned, leaked or restated (malformed alone 0.5 %",
+    "[0.1, 2.6]), the full ones 5 % [3, 9], most of them wrongly. Look at what is called bad before you train.",
 )
 FILES = {
     "conversations.jsonl": "what stays: messages, and user_turns with label, rule, evidence",

@@ -54,6 +54,13 @@ TURNS = Kind(run=1, bands=12, rows=5, threshold=0.8, least=5)
 """Short texts, so single words; 99 % of the pairs that are .80 alike."""
 
 
+def algorithm() -> str:
+    """What sketches must have in common to be compared."""
+    from rensa import RMinHash
+
+    return f"rensa R-MinHash {RMinHash.ALGORITHM_VERSION}, seed {SEED}"
+
+
 @dataclass(frozen=True, slots=True)
 class Sketches:
     """Of n texts.

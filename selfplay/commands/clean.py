@@ -49,7 +49,8 @@ ASIDE = ("dataset", "out", "rules", "on_bad", "bad", "above", "duplicates", "wor
 @click.option(
     "--bad",
     metavar="LABELS",
-    help="Labels that make a turn bad, or none. [default: malformed,meta_planning,identity_leakage]",
+    help="Labels that make a turn bad, e.g. malformed,identity_leakage, or none; the text rules are surest of the "
+    "default. [default: malformed]",
 )
 @click.option(
     "--keep-above",
@@ -67,7 +68,9 @@ ASIDE = ("dataset", "out", "rules", "on_bad", "bad", "above", "duplicates", "wor
     "drops the former.",
 )
 @click.option(
-    "--workers", type=click.IntRange(min=1), help="Processes that judge by text rules; no matter to the output. [default: all cores]"
+    "--workers",
+    type=click.IntRange(min=1),
+    help="Processes that judge by text rules; the output is the same. [default: all cores]",
 )
 @options.max_bad
 @DRAWING
