@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import cProfile
 import json
+import math
 import os
 import pstats
 import random
@@ -31,8 +32,12 @@ COPIES = 0.1
 RECENT = 1000
 
 
-def conversations(count: int, seed: int = 0) -> Iterator[dict[str, object]]:
-    """The same ones for the same seed; near-copies change a word here and there."""
+def conversations(count: int, seed: int = 0, answers: int = 600) -> Iterator[dict[str, object]]:
+    """The same ones for the same seed; near-copies change a word here and there.
+
+    Args:
+        answers: Median of the answers' characters.
+    """
     draw = random.Random(seed)
     judged = ROOT / "filters" / "judged"
     contexts = [json.loads(line) for line in (judged / "contexts.jsonl").read_text("utf-8").splitlines()]
@@ -55,7 +60,7 @@ def conversations(count: int, seed: int = 0) -> Iterator[dict[str, object]]:
             for place in range(draw.choice((4, 6, 8, 10))):
                 if place % 2:
                     content = ""
-                    length = min(4000, draw.lognormvariate(6.4, 0.6))
+                    length = min(4000, draw.lognormvariate(math.log(answers), 0.6))
                     while len(content) < length:
                         content += draw.choice(sentences) + " "
                 else:
@@ -103,13 +108,14 @@ def main() -> None:
     parser.add_argument(
         "--folder", type=Path, help="where to put it all; removed at the end. [default: a temporary one]"
     )
+    parser.add_argument("--answers", type=int, default=600, help="median of their characters")
     parser.add_argument("--profile", action="store_true")
     parser.add_argument("options", nargs="*", help="more options of selfplay clean, after --")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=given.folder) as name:
         source, out = Path(name, "conversations.jsonl"), Path(name, "out")
         with source.open("w", encoding="utf-8") as file:
-            for row in conversations(given.conversations, given.seed):
+            for row in conversations(given.conversations, given.seed, given.answers):
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
         if given.profile:
             from selfplay.cleaning import clean
@@ -131,6 +137,7 @@ def main() -> None:
         report = {
             "conversations": given.conversations,
             "megabytes": round(source.stat().st_size / 1e6),
+            "answers": given.answers,
             "turns": summary["turns"]["in"],
             "workers": given.workers,
             "exit": process.returncode,

@@ -136,14 +136,15 @@ def repeats(sketches: Sketches, kind: Kind, among: NDArray[np.bool_] | None = No
         alike = similarity(sketches, *_apart(new)) >= kind.threshold
         pairs = np.sort(np.concatenate([pairs, new[alike]]))
     original = np.full(len(sketches.words), -1, dtype=np.intp)
-    later, earlier = _apart(pairs)
-    for row, other in zip(later.tolist(), earlier.tolist(), strict=True):  # sorted, so what is earlier is settled
-        if original[row] < 0:
-            first = int(original[other])
-            if first < 0:
-                original[row] = other
-            elif similarity(sketches, np.array([row]), np.array([first]))[0] >= kind.threshold:
-                original[row] = first
+    for begin in range(0, len(pairs), _COMPARED):  # sorted, so what is earlier is settled
+        later, earlier = _apart(pairs[begin : begin + _COMPARED])
+        for row, other in zip(later.tolist(), earlier.tolist(), strict=True):
+            if original[row] < 0:
+                first = int(original[other])
+                if first < 0:
+                    original[row] = other
+                elif similarity(sketches, np.array([row]), np.array([first]))[0] >= kind.threshold:
+                    original[row] = first
     return original
 
 

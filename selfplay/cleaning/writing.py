@@ -8,6 +8,10 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
 from selfplay.atomic import replacing
 from selfplay.cleaning.duplicates import Found
 from selfplay.cleaning.folder import OUTPUT
@@ -88,13 +92,17 @@ OURS = (
 """Columns that rows may have from us."""
 
 
+def _distinct(originals: NDArray[np.intp]) -> list[int]:
+    return pl.Series(originals[originals >= 0]).unique().to_list()
+
+
 class _Names:
     """Says what is there twice by ids, which are known once the earlier one has been passed."""
 
     def __init__(self, found: Found) -> None:
         self._found = found
-        self._conversations = dict.fromkeys(found.conversation[found.conversation >= 0].tolist(), "")
-        self._turns = dict.fromkeys([*found.turn[found.turn >= 0].tolist(), *found.commonest], "")
+        self._conversations = dict.fromkeys(_distinct(found.conversation), "")
+        self._turns = dict.fromkeys([*_distinct(found.turn), *found.commonest], "")
         self.commonest: dict[str, int] = {}
 
     def of(self, judged: Judged) -> dict[str, Any]:
