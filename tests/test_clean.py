@@ -433,6 +433,19 @@ def test_replacing_puts_the_chosen_turn_there_or_cuts(source: Path, tmp_path: Pa
     assert whole(tmp_path / "out") == before
 
 
+def test_fresh_forgets_replacements_and_leaves_what_others_put_there(
+    source: Path, tmp_path: Path, engine: Teller
+) -> None:
+    run(source, "-o", tmp_path / "out", "--on-bad", "replace", "--n", 2)
+    (tmp_path / "out" / "replacements" / "notes.txt").write_text("mine")
+    run(source, "-o", tmp_path / "out", "--fresh")
+    assert [path.name for path in (tmp_path / "out" / "replacements").iterdir()] == ["notes.txt"]
+    (tmp_path / "out" / "replacements" / "notes.txt").unlink()
+    run(source, "-o", tmp_path / "out", "--fresh")
+    assert not (tmp_path / "out" / "replacements").exists()
+    assert not (tmp_path / "out" / "to_replace.jsonl").exists()
+
+
 def test_sites_that_fail_are_cut_and_end_with_1(source: Path, tmp_path: Path, engine: Teller) -> None:
     engine.script = lambda key: "no luck" if key == "late#3" else None
     result = invoke(source, "-o", tmp_path / "out", "--on-bad", "replace", "--n", 2, "--workers", 1)

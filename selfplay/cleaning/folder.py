@@ -13,6 +13,8 @@ never by who judges. So whatever parts there are need not be judged again.
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -35,6 +37,16 @@ class Cleaning(Run):
     verb = "clean"
     kinds = KINDS
     files = (*OUTPUT, TO_REPLACE, "quarantine.jsonl")
+
+    def _clear(self) -> None:
+        super()._clear()
+        place = self.folder / REPLACEMENTS
+        for name in (*Run.kinds, "rounds"):
+            shutil.rmtree(place / name, ignore_errors=True)
+        for name in (*Run.files, "run.json", ".lock"):
+            (place / name).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # not there, or somebody put something else into it
+            place.rmdir()
 
     def begun(self) -> bool:
         """Whether anything has been judged."""
