@@ -338,6 +338,8 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["--bad", "malformd"], "--bad: no label 'malformd'"),
     (["--bad", "none", "--on-bad", "cut", "--model", "m"], "--model is for --on-bad replace"),
     (["--temperature", "0.5"], "--temperature is for --on-bad replace"),
+    (["--on-bad", "replace", "--max-n", "9"], "--max-n limits the rounds of --until-survivors"),
+    (["--on-bad", "replace", "--engine", "sglang"], "--base-url"),
     (["--rules", "none.json"], "none.json: cannot read it"),
     (["-o", "in.jsonl"], "is a file; -o names a folder"),
     (["-o", "."], "lies in the folder"),

@@ -69,6 +69,7 @@ def execute(job: Job, out: Path, *, fresh: bool = False, quiet: bool = False) ->
     keep_apart(job.dataset, out, "-o")
     if job.dataset != "-" and Path(job.dataset).resolve().is_relative_to(out.resolve()):
         raise UsageError(f"{job.dataset} lies in the folder {out}; move it, or name another folder with -o")
+    drawing = replacing.run_job(out, job.replacing) if job.policy.on_bad == "replace" else None
     with ExitStack() as stack:
         path = stack.enter_context(readable(job.dataset))
         how, notes = settled(job.rules, job.policy.duplicates != "off")
@@ -104,8 +105,8 @@ def execute(job: Job, out: Path, *, fresh: bool = False, quiet: bool = False) ->
             _check_calibrated(folder)
         code = 0
         replacements: dict[int, dict[str, Any]] = {}
-        if job.policy.on_bad == "replace":
-            code, replacements = replacing.draw(folder, path, job.policy, job.replacing, fresh, quiet)
+        if drawing is not None:
+            code, replacements = replacing.draw(folder, path, job.policy, drawing, fresh, quiet)
             if code == 130:
                 _ended(folder, "interrupted", session, quarantine)
                 return code

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -12,8 +13,9 @@ from selfplay.cleaning.folder import REPLACEMENTS, TO_REPLACE, Cleaning
 from selfplay.cleaning.policy import Policy
 from selfplay.cleaning.reading import Judged, judged
 from selfplay.dataset import write_lines
+from selfplay.engines.opening import check
 from selfplay.inputs.shapes import site_ends
-from selfplay.job import from_options
+from selfplay.job import Job, from_options
 from selfplay.runs import Parts
 
 COLUMNS = ("turn", "model", "temperature", "sample", "seed", "label", "p_genuine", "groundedness")
@@ -27,23 +29,36 @@ def wanted(found: Judged) -> int | None:
     return int(bad)
 
 
+def run_job(folder: Path, options: Mapping[str, Any]) -> Job:
+    """What is run in a cleaning's folder.
+
+    Args:
+        options: Those of `selfplay run`, but for what is read and what is written.
+
+    Raises:
+        UsageError: Options that do not fit together.
+    """
+    source = str(folder / TO_REPLACE)
+    job = from_options({**options, "conversations": source, "turns": "last", "limit": None, "max_bad": None})
+    check(job.engine)
+    return job
+
+
 def draw(
-    folder: Cleaning, path: str, policy: Policy, options: Mapping[str, Any], fresh: bool, quiet: bool
+    folder: Cleaning, path: str, policy: Policy, job: Job, fresh: bool, quiet: bool
 ) -> tuple[int, dict[int, dict[str, Any]]]:
     """Runs what `selfplay run` would on the contexts; goes on with an earlier start's.
 
     Args:
-        options: Those of `run`, but for what is read and what is written.
+        job: What `run_job` gave.
 
     Returns:
         The exit code of the run; and by the place of a conversation in reading order the turn that was chosen for it,
         `COLUMNS`, where one was.
     """
-    source = folder.folder / TO_REPLACE
     places: dict[str, int] = {}
-    if not write_lines(source, _contexts(folder, path, policy, places)):
+    if not write_lines(folder.folder / TO_REPLACE, _contexts(folder, path, policy, places)):
         return 0, {}
-    job = from_options({**options, "conversations": str(source), "turns": "last", "limit": None, "max_bad": None})
     code = execution.execute(job, folder.folder / REPLACEMENTS, fresh=fresh, quiet=quiet)
     return code, _chosen(Parts(folder.folder / REPLACEMENTS), places) if code != 130 else {}
 
