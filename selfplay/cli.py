@@ -18,6 +18,7 @@ from selfplay.terminal import printable
 VERBS = {
     "run": "Sample, filter and rank user turns, and write a dataset.",
     "sample": "Sample N user turns after each assistant response.",
+    "clean": "Judge the user turns of existing conversations; flag, cut, drop, replace.",
     "filter": "Label candidate turns and say which rule fired and why.",
     "rules": "Show the rules as sentences, and explain what they say about one turn.",
     "rank": "Order candidate turns by how grounded they are in the answer.",
