@@ -17,6 +17,7 @@ from selfplay.terminal import printable
 
 VERBS = {
     "run": "Sample, filter and rank user turns, and write a dataset.",
+    "play": "Play dialogues from first prompts: answer, sample user turns, take the best, and on.",
     "sample": "Sample N user turns after each assistant response.",
     "filter": "Label candidate turns and say which rule fired and why.",
     "rules": "Show the rules as sentences, and explain what they say about one turn.",

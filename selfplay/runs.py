@@ -74,6 +74,11 @@ class Parts:
         except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
             raise SelfplayError(f"{path} is damaged ({error}); delete it and run again: it is made anew") from None
 
+    def first(self, kind: str) -> dict[int, int]:
+        """The first site in reading order of each part that has any."""
+        found = {number: self.read(kind, number, ["ordinal"])["ordinal"].min() for number in self.parts(kind)}
+        return {number: least for number, least in found.items() if isinstance(least, int)}
+
     def remove(self, number: int) -> None:
         """Removes a part of every kind. A kill in between leaves what `tidy` removes."""
         for kind in KINDS:
@@ -129,7 +134,10 @@ class Run(Parts):
 
     Attributes:
         rounds: Parts of sites that are still being drawn at; made by who needs them.
+        verb: What makes such folders, where that is not `run` or `sample`.
     """
+
+    verb: str | None = None
 
     def __init__(
         self, folder: Path, sample: Mapping[str, Any], select: Mapping[str, Any] | None, fresh: bool = False
@@ -143,6 +151,8 @@ class Run(Parts):
             raise UsageError(f"{folder} is not empty and holds no run; name another folder with -o")
         if existed and _foreign(folder / "run.json"):
             raise UsageError(f"{folder}/run.json is not of a selfplay run; name another folder with -o")
+        if existed and (verb := _verb(folder / "run.json", self.verb)) != self.verb:
+            raise UsageError(f"{folder} was made by selfplay {verb or 'run'}; name another folder with -o")
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -180,7 +190,15 @@ class Run(Parts):
 
     def _open(self, sample: dict[str, Any], select: dict[str, Any] | None, fresh: bool) -> dict[str, Any]:
         path = self.folder / "run.json"
-        new = {"format": FORMAT, "sample": sample, "select": select, "status": "new", "sessions": []}
+        verb = {"verb": self.verb} if self.verb else {}
+        new: dict[str, Any] = {
+            "format": FORMAT,
+            **verb,
+            "sample": sample,
+            "select": select,
+            "status": "new",
+            "sessions": [],
+        }
         if fresh or not path.exists():
             return new
         try:
@@ -254,3 +272,12 @@ def _foreign(path: Path) -> bool:
     except (OSError, ValueError):
         return False
     return not (isinstance(record, dict) and "sample" in record)
+
+
+def _verb(path: Path, own: str | None) -> str | None:
+    """The verb that a record names; `own` where it cannot be read."""
+    try:
+        verb = json.loads(path.read_bytes()).get("verb")
+    except (OSError, ValueError, AttributeError):
+        return own
+    return verb if isinstance(verb, str) else None
