@@ -204,7 +204,7 @@ def _in_order(first: Mapping[int, int], read: Any) -> Iterator[tuple[int, Any]]:
     """
     numbers = sorted(first, key=lambda number: first[number])
     held: dict[int, Any] = {}
-    for number, following in zip(numbers, [*numbers[1:], None], strict=True):
+    for number, following in zip(numbers, [*numbers[1:], None], strict=False):
         held |= read(number)
         bound = math.inf if following is None else first[following]
         for ordinal in sorted(ordinal for ordinal in held if ordinal < bound):
