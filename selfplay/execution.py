@@ -17,7 +17,7 @@ from selfplay import dataset, judging, pipeline, progress, summary
 from selfplay.choosing import in_order, preferences, selection
 from selfplay.config import SampleConfig, SelectConfig
 from selfplay.core import Site
-from selfplay.engines.base import Engine, Scored
+from selfplay.engines.base import CacheUse, Engine
 from selfplay.engines.opening import check, open_engine
 from selfplay.errors import EngineError, TooManyBadRows, UsageError
 from selfplay.inputs.quarantine import Quarantine, parse_max_bad
@@ -198,7 +198,7 @@ def work(
     in_rounds = config.until_survivors is not None
     if in_rounds:
         recover(run)
-    scored = getattr(engine, "scored", Scored())
+    scored = getattr(engine, "scored", CacheUse())
     before = scored.tokens, scored.cached
     judging_parts = pipeline.Judging(run, judge)
     try:

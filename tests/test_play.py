@@ -65,9 +65,12 @@ class Talker(ScriptedEngine):
 
 
 @pytest.fixture
-def played(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[..., Talker]]:
+def played(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Talker]:
     """Plays PROMPTS from a folder of its own; returns the engine."""
     monkeypatch.chdir(tmp_path)
+    # Hundreds of small files and dozens of estimates: what they cost is not what is tested here.
+    monkeypatch.setattr("os.fsync", lambda handle: None)
+    monkeypatch.setattr("filters.estimate.DRAWS", 20)
     family = next(family for family in FAMILIES if family.name == "smollm2")
     family.tokenizer(tmp_path / "model")
     Path("prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in PROMPTS))
@@ -98,7 +101,7 @@ def played(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable
         assert int(end.value.code or 0) == code
         return engine
 
-    yield call
+    return call
 
 
 def rows(name: str = "conversations.jsonl", out: str = "out") -> list[dict[str, Any]]:
@@ -176,7 +179,11 @@ def test_a_user_is_done_where_most_candidates_say_so(played: Callable[..., Talke
         return "" if request.key == "b#1" and draw.sample == 0 else None
 
     played("--rounds", 1, speak=speak)
-    assert [(row["ending"], roles(row)) for row in rows()] == [("user_done", "ua"), ("rounds", "uaua"), ("rounds", "uaua")]
+    assert [(row["ending"], roles(row)) for row in rows()] == [
+        ("user_done", "ua"),
+        ("rounds", "uaua"),
+        ("rounds", "uaua"),
+    ]
 
 
 @pytest.mark.parametrize("allowed", [False, True])
@@ -243,17 +250,13 @@ def test_a_site_that_failed_is_tried_again_and_its_dialogue_goes_on(played: Call
     assert not Path("out/failed.jsonl").exists()
 
 
-STAGE_FILES = ("conversations.jsonl",)
-
-
 def turns(out: str) -> pl.DataFrame:
     parts = [pl.read_parquet(path) for path in sorted(Path(out).glob("round-*/turns/*.parquet"))]
     return pl.concat(parts).sort("site_id", "temperature", "sample")
 
 
-@pytest.mark.parametrize("group", [1, 2])
-@pytest.mark.parametrize("dies_at", ["a#0", "c#0", "b#1", "a#2", "c#3", "b#4"])
-def test_a_resumed_play_equals_an_undisturbed_one(played: Callable[..., Talker], group: int, dies_at: str) -> None:
+@pytest.mark.parametrize(("dies_at", "group"), [("a#0", 1), ("b#1", 1), ("a#2", 2), ("c#3", 1), ("b#4", 2)])
+def test_a_resumed_play_equals_an_undisturbed_one(played: Callable[..., Talker], dies_at: str, group: int) -> None:
     def die(key: str) -> None:
         if key == dies_at:
             raise EngineError("gone")
@@ -268,8 +271,14 @@ def test_a_resumed_play_equals_an_undisturbed_one(played: Callable[..., Talker],
     assert turns("out").equals(turns("whole"))
     if group == 1:
         assert sorted(first.asked + second.asked) == sorted([*whole.asked, dies_at]), "nothing finished is done twice"
-    assert not played("--rounds", 2, group=group).asked
-    assert rows() == rows(out="whole")
+
+
+def test_a_finished_play_has_nothing_to_do(played: Callable[..., Talker]) -> None:
+    played("--rounds", 1)
+    before, sessions = Path("out/conversations.jsonl").read_bytes(), record("out/round-01")["sessions"]
+    assert not played("--rounds", 1).asked
+    assert Path("out/conversations.jsonl").read_bytes() == before
+    assert record("out/round-01")["sessions"] == sessions
 
 
 def test_an_interrupted_play_goes_on(played: Callable[..., Talker], capsys: pytest.CaptureFixture[str]) -> None:
@@ -342,7 +351,9 @@ def test_a_primed_user_ends_with_the_marker(played: Callable[..., Talker]) -> No
     def speak(request: SampleRequest, draw: Draw) -> str | None:
         if request.key == "a#1":
             return "That is what I wanted. DONE" if draw.sample else None
-        return "I am DONE with boiling for ten minutes, what next?" if request.key == "b#1" and not draw.sample else None
+        return (
+            "I am DONE with boiling for ten minutes, what next?" if request.key == "b#1" and not draw.sample else None
+        )
 
     mark = ("--system", "The user wants {persona}, then writes {end}.", "--persona-column", "goal")
     engine = played("--rounds", 1, *mark, "--end-marker", "DONE", speak=speak)

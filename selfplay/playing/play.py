@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from selfplay import execution, pipeline, progress
 from selfplay.config import SampleConfig, SelectConfig
 from selfplay.core import Site
-from selfplay.engines.base import Engine
+from selfplay.engines.base import CacheUse, Engine
 from selfplay.engines.opening import check, open_engine
 from selfplay.errors import TooManyBadRows, UsageError
 from selfplay.inputs.quarantine import Quarantine
@@ -108,7 +108,7 @@ class Play:
             run.save(status="running", versions=execution.versions(), engine=described)
             quarantine = None if number else self.quarantine
             sites = (d.site for d in self.dialogues(number, quarantine) if d.ending is None)
-            with progress.shown(self.quiet) as shown:
+            with progress.shown(self.quiet) as shown, counting(run, side.engine):
                 session = self._sample(run, side, turns, sites, interrupt, shown)
             if session.error is None and not session.interrupted:
                 try:
@@ -148,6 +148,18 @@ class Play:
         return pipeline.sample(
             *what, *how, side.context, sites, self.quarantine, interrupt, shown, on_part=forget_states
         )
+
+
+@contextmanager
+def counting(run: Run, engine: Engine) -> Iterator[None]:
+    """Adds up in `run.json` what the prefix cache held of a stage's prompts, where only the engine itself knows."""
+    use: CacheUse | None = getattr(engine, "prompted", None)
+    before = (use.tokens, use.cached) if use else (0, 0)
+    yield
+    if use is not None:
+        was = run.record.get("prompts", {"tokens": 0, "cached": 0})
+        tokens, cached = was["tokens"] + use.tokens - before[0], was["cached"] + use.cached - before[1]
+        run.save(prompts={"tokens": tokens, "cached": cached})
 
 
 def play(job: PlayJob, out: Path, *, fresh: bool, quiet: bool) -> int:

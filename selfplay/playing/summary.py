@@ -28,21 +28,23 @@ def of_answers(run: Run) -> dict[str, Any]:
     """Counts over the answers of a stage; JSON types only."""
     numbers = run.parts("sampled")
     if not numbers:
-        return {"sites": 0, "truncated": 0, "completion_tokens": 0, "cached_share": None}
+        return {"sites": 0, "truncated": 0, "completion_tokens": 0}
     table = pl.scan_parquet([run.path("sampled", number) for number in numbers])
     counts = table.select(
         pl.len().alias("sites"),
         (pl.col("finish_reason") == "length").sum().alias("truncated"),
         pl.col("completion_tokens").sum(),
     )
-    return {**counts.collect().row(0, named=True), "cached_share": warm_share(run)}
+    return counts.collect().row(0, named=True)
 
 
-def warm_share(parts: Parts) -> float | None:
+def warm_share(record: Mapping[str, Any], parts: Parts) -> float | None:
     """Share of the prompts' tokens that was in the prefix cache when each site was first sampled at.
 
     The other draws of a site find its whole prompt there, which tells nothing of earlier rounds. None without tokens.
     """
+    if told := record.get("prompts"):
+        return told["cached"] / told["tokens"] if told["tokens"] else None
     numbers = parts.parts("sampled")
     if not numbers:
         return None
@@ -76,7 +78,9 @@ def measure(folder: PlayFolder, rounds: int, ends: Mapping[tuple[int, str, bool]
                 if ended == stage:
                     here[ending] += count
             record = json.loads((folder.stage(stage) / "run.json").read_bytes())
-            row |= _answers(record) if stage % 2 == 0 else _turns(record, Parts(folder.stage(stage)))
+            row |= _turns(record) if stage % 2 else _answers(record)
+            share = "cached_share_turns" if stage % 2 else "cached_share_answers"
+            row[share] = warm_share(record, Parts(folder.stage(stage)))
             tokens += record["summary"].get("completion_tokens") or 0
             seconds += sum(s["sampling_seconds"] + s["judging_seconds"] for s in record["sessions"])
         left -= sum(here.values())
@@ -93,21 +97,16 @@ def measure(folder: PlayFolder, rounds: int, ends: Mapping[tuple[int, str, bool]
 
 def _answers(record: Mapping[str, Any]) -> dict[str, Any]:
     found = record["summary"]
-    return {
-        "answered": found["sites"],
-        "cut_answers": found["truncated"],
-        "cached_share_answers": found["cached_share"],
-    }
+    return {"answered": found["sites"], "cut_answers": found["truncated"]}
 
 
-def _turns(record: Mapping[str, Any], parts: Parts) -> dict[str, Any]:
+def _turns(record: Mapping[str, Any]) -> dict[str, Any]:
     found = record["summary"]
     return {
         "candidates": found["candidates"],
         "passed_rules": found.get("passed_rules", 0),
         "selected": found.get("selected", 0),
         "estimated_genuine": found.get("estimated_genuine", {}),
-        "cached_share_turns": warm_share(parts),
     }
 
 
@@ -139,7 +138,7 @@ def show(folder: PlayFolder, console: Console | None = None) -> None:
 def cells(row: Mapping[str, Any]) -> list[str]:
     """One line of the table, as `COLUMNS`."""
     endings = ", ".join(f"{ending} {count}" for ending, count in sorted(row["endings"].items()))
-    answers = [row["round"], row["open"], row["answered"], row["cut_answers"], share(row["cached_share_answers"])]
+    answers = [row["round"], row["open"], row["answered"], row["cut_answers"], percent(row["cached_share_answers"])]
     if "candidates" not in row:
         return [*map(str, answers), *[""] * 6, endings]
     estimated = row["estimated_genuine"]
@@ -148,8 +147,8 @@ def cells(row: Mapping[str, Any]) -> list[str]:
         str(row["candidates"]),
         str(row["passed_rules"]),
         str(row["selected"]),
-        *(share(estimated.get(name, {}).get("mean")) for name in ("before", "after")),
-        share(row["cached_share_turns"]),
+        *(percent(estimated.get(name, {}).get("mean")) for name in ("before", "after")),
+        percent(row["cached_share_turns"]),
         endings,
     ]
 
@@ -166,6 +165,6 @@ def lines(found: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def share(value: float | None) -> str:
+def percent(value: float | None) -> str:
     """As a percentage; `-` where it is not known."""
     return "-" if value is None else f"{value:.1%}"
