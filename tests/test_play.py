@@ -83,6 +83,7 @@ def played(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Tal
         script: Callable[[str], str | None] = lambda key: None,
         verb: str = "play",
         out: str = "out",
+        opening: Any = None,
     ) -> Talker:
         engine = Talker(speak, group, script)
 
@@ -92,7 +93,7 @@ def played(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Tal
                 yield engine, judge
 
         monkeypatch.setattr(execution, "stages", stages)
-        monkeypatch.setattr(play, "open_engine", lambda *_, **__: engine)
+        monkeypatch.setattr(play, "open_engine", opening or (lambda *_, **__: engine))
         options = ["--model", "model", "--tiers", "text", "--n", "3", *map(str, arguments)]
         monkeypatch.setattr("selfplay.cli.leave_now", sys.exit)
         monkeypatch.setattr("sys.argv", ["selfplay", verb, "prompts.jsonl", "-o", out, *options])
@@ -361,6 +362,31 @@ def test_a_primed_user_ends_with_the_marker(played: Callable[..., Talker]) -> No
     assert [row["ending"] for row in rows()] == ["user_done", "rounds", "rounds"]
 
 
+def test_each_side_may_have_an_engine_of_its_own(played: Callable[..., Talker]) -> None:
+    opened: list[tuple[str, str | None, tuple[str, ...], bool]] = []
+    for arguments, expected in (
+        ([], []),
+        (["--user-model", "other"], [("transformers", "model", (), False)]),
+        (["--engine", "openai", "--assistant-chat", "--base-url", "http://a", "--user-base-url", "http://u",
+          "--user-model", "other"], [("openai", "model", ("http://a",), True)]),
+    ):  # fmt: skip
+        shutil.copytree("model", "other", dirs_exist_ok=True)
+        engine = Talker(lambda request, draw: None)
+
+        def opening(options: Any, *_: Any, answering: bool, engine: Talker = engine, **__: Any) -> Talker:
+            opened.append((options.engine, options.model, options.base_urls, options.chat))
+            assert answering
+            return engine
+
+        talker = played("--rounds", 1, "--fresh", *arguments, opening=opening)
+        assert opened == expected
+        opened.clear()
+        assert all(answers(request) for request in engine.requests)
+        assert bool(engine.requests) == bool(expected)
+        assert {answers(request) for request in talker.requests} == ({False} if expected else {False, True})
+        assert rows()[0]["user_model"] == ("other" if expected else "model")
+
+
 def test_rows_without_a_persona_or_a_prompt_are_quarantined(played: Callable[..., Talker]) -> None:
     more = [{"id": "d", "prompt": "Hi"}, {"prompt": " ", "goal": "x"}, {"id": "e"}]
     with open("prompts.jsonl", "a") as file:
@@ -381,6 +407,8 @@ def test_rows_without_a_persona_or_a_prompt_are_quarantined(played: Callable[...
         (["--persona-column", "goal", "--system", "drop"], "--system drop"),
         (["--end-marker", "X"], "--end-marker"),
         (["--user-engine", "sglang"], "--base-url"),
+        (["--assistant-chat", "--budget", "9"], "--assistant-chat"),
+        (["--assistant-chat"], "--engine openai"),
         (["--engine", "sglang", "--base-url", "http://h", "--user-model", "x"], "--user-base-url"),
         (["--engine", "sglang", "--launch", "--user-engine", "transformers"], "--user-model"),
     ],

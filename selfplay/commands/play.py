@@ -43,6 +43,7 @@ from selfplay.commands import options
 @click.option(
     "--assistant-max-tokens", type=click.IntRange(min=1), default=512, show_default=True, help="Limit of an answer."
 )
+@click.option("--assistant-chat", is_flag=True, help="openai: take the answers by the chat interface.")
 @click.option(
     "--allow-cut-answers",
     "allow_cut",

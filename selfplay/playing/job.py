@@ -46,7 +46,7 @@ class PlayJob:
     @property
     def one_engine(self) -> bool:
         """Whether both sides can share an engine, and with it the prefix cache."""
-        return self.assistant.engine == self.user.engine
+        return self.assistant.engine == self.user.engine and not self.user.engine.chat
 
     def settings(self, assistant: SampleConfig, user: SampleConfig) -> dict[str, Any]:
         """What decides the dialogues, to be saved and compared on resume; more rounds may be played later."""
@@ -69,6 +69,7 @@ def from_options(values: Mapping[str, Any]) -> PlayJob:
     given = dict(values)
     names = ("rounds", "start", "budget", "allow_cut")
     own = {name: given.pop(name) for name in names}
+    assistant_chat = given.pop("assistant_chat")
     persona, marker = given.pop("persona"), given.pop("end_marker")
     other = {name: given.pop(f"user_{name}") for name in ("model", "engine", "base_urls", "tokenizer")}
     answering = {name: given.pop(f"assistant_{name}") for name in ("temperature", "top_p", "max_tokens")}
@@ -88,8 +89,10 @@ def from_options(values: Mapping[str, Any]) -> PlayJob:
     primed = system not in ("keep", "drop")
     if persona is not None and user.engine.chat:
         raise UsageError("--persona-column does not go with --chat, whose instruction is fixed")
+    if assistant_chat and own["budget"] is not None:
+        raise UsageError("--budget counts tokens by the assistant's chat template, which --assistant-chat leaves out")
     return PlayJob(
-        assistant=replace(assistant, engine=replace(assistant.engine, chat=False)),
+        assistant=replace(assistant, engine=replace(assistant.engine, chat=assistant_chat)),
         user=_other(user, other),
         persona=persona,
         marker=(marker or MARKER) if primed else None,

@@ -202,6 +202,7 @@ def _open(job: PlayJob, out: Path, fresh: bool, quiet: bool, stack: ExitStack) -
     path = stack.enter_context(readable(job.user.conversations))
     assistant_config, assistant_template = configure(job.assistant, path, None if fresh else out / "answers-01")
     user_config, user_template = configure(job.user, path, None if fresh else out / "round-01")
+    assistant_config = replace(assistant_config, primed=False)
     user_config = replace(user_config, persona=job.persona)
     select = execution.selecting(job.user, user_config.model)
     settings = job.settings(assistant_config, user_config)
@@ -215,10 +216,9 @@ def _open(job: PlayJob, out: Path, fresh: bool, quiet: bool, stack: ExitStack) -
     engine, judge = stack.enter_context(execution.stages(job.user, user_config, select, user_template, log))
     answering = engine
     if not job.one_engine:
-        answering = open_engine(job.assistant.engine, assistant_config.model, out / "engine.log", share_cpu=True)
+        options, log = job.assistant.engine, out / "engine.log"
+        answering = open_engine(options, assistant_config.model, log, share_cpu=True, answering=True)
         stack.callback(answering.close)
-    if job.budget is not None and assistant_template is None:
-        raise UsageError("--budget counts tokens by the assistant's chat template; it has none here")
     folder.save(status="running", rounds=job.rounds, versions=execution.versions())
     return Play(
         job,
