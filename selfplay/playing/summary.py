@@ -19,23 +19,29 @@ from selfplay.showing.candidates import wide_console
 from selfplay.terminal import printable
 
 COLUMNS = (
-    "round", "open", "answered", "cut", "cached", "candidates", "passed", "selected", "estimated genuine", "chosen",
+    "round", "open", "answered", "cut", "cached", "candidates", "passed", "selected", "genuine, all", "selected",
     "cached", "ended here",
 )  # fmt: skip
+"""`cached` stands behind the answers and behind the user turns; `genuine` is estimated."""
 
 
 def of_answers(run: Run) -> dict[str, Any]:
     """Counts over the answers of a stage; JSON types only."""
-    numbers = run.parts("sampled")
-    if not numbers:
+    if not run.parts("sampled"):
         return {"sites": 0, "truncated": 0, "completion_tokens": 0}
-    table = pl.scan_parquet([run.path("sampled", number) for number in numbers])
+    table = sampled(run)
     counts = table.select(
         pl.len().alias("sites"),
         (pl.col("finish_reason") == "length").sum().alias("truncated"),
         pl.col("completion_tokens").sum(),
     )
     return counts.collect().row(0, named=True)
+
+
+def sampled(parts: Parts) -> pl.LazyFrame:
+    """All candidates of a stage; a kill may have left one part with a column more."""
+    paths = [parts.path("sampled", number) for number in parts.parts("sampled")]
+    return pl.scan_parquet(paths, missing_columns="insert", extra_columns="ignore")
 
 
 def warm_share(record: Mapping[str, Any], parts: Parts) -> float | None:
@@ -48,9 +54,8 @@ def warm_share(record: Mapping[str, Any], parts: Parts) -> float | None:
     numbers = parts.parts("sampled")
     if not numbers:
         return None
-    drawn = pl.scan_parquet([parts.path("sampled", number) for number in numbers], extra_columns="ignore")
     prompts = pl.scan_parquet([parts.path("sites", number) for number in numbers]).select("site_id", "prompt_tokens")
-    first = drawn.group_by("site_id").agg(pl.col("cached_tokens").min())
+    first = sampled(parts).group_by("site_id").agg(pl.col("cached_tokens").min())
     cached, tokens = (
         (first.join(prompts, on="site_id").select(pl.col("cached_tokens").sum(), pl.col("prompt_tokens").sum()))
         .collect()
@@ -160,7 +165,8 @@ def lines(found: Mapping[str, Any]) -> list[str]:
     return [
         f"{found['conversations']} dialogues from {found['prompts']} prompts; endings: {endings}",
         *(f"estimates extrapolate: {why}" for why in sorted(whys)),
-        "cached: share of the prompts' tokens that the prefix cache held when a site was first sampled at",
+        "cached: share of the prompts' tokens that the prefix cache held before, of answers and of user turns",
+        "genuine: estimated share of genuine follow-ups among all candidates, and among those selected",
         f"{found['completion_tokens']:,} tokens sampled; {found['seconds']:.0f} s sampling and judging",
     ]
 
