@@ -126,7 +126,7 @@ def answered(dialogues: Iterable[Dialogue], run: Parts, limits: Limits, last: bo
             if last:
                 yield dialogue.ended("rounds")
             elif length + limits.ahead > limits.budget:
-                told = f"{length} tokens, and {limits.ahead} for another round, are more than {limits.budget:g}"
+                told = f"{length} tokens, and {limits.ahead} for another round, are more than {limits.budget:.0f}"
                 yield dialogue.ended("budget", told)
             else:
                 yield dialogue

@@ -179,6 +179,8 @@ def play(job: PlayJob, out: Path, *, fresh: bool, quiet: bool) -> int:
         folder, code = opened.folder, 0
         with Interrupt() as interrupt:
             for number in range(opened.last + 1):
+                if not quiet:
+                    click.echo(f"{folder.stage(number).name} (of {job.rounds} rounds)", err=True)
                 try:
                     code = max(code, opened.stage(number, interrupt))
                 except BaseException:
