@@ -12,6 +12,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import click
+
 from selfplay import execution, pipeline, progress
 from selfplay.config import SampleConfig, SelectConfig
 from selfplay.core import Site
