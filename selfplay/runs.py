@@ -190,15 +190,9 @@ class Run(Parts):
 
     def _open(self, sample: dict[str, Any], select: dict[str, Any] | None, fresh: bool) -> dict[str, Any]:
         path = self.folder / "run.json"
-        verb = {"verb": self.verb} if self.verb else {}
-        new: dict[str, Any] = {
-            "format": FORMAT,
-            **verb,
-            "sample": sample,
-            "select": select,
-            "status": "new",
-            "sessions": [],
-        }
+        new = {"format": FORMAT, "sample": sample, "select": select, "status": "new", "sessions": []}
+        if self.verb:
+            new["verb"] = self.verb
         if fresh or not path.exists():
             return new
         try:
