@@ -317,11 +317,11 @@ def test_a_folder_is_refused_for_other_settings_or_another_verb(
         played("--rounds", 1, *arguments, code=2)
         assert said in capsys.readouterr().err
     played(verb="run", code=2)
-    assert "was made by selfplay play" in capsys.readouterr().err
+    assert "is not of a selfplay run" in capsys.readouterr().err
     assert Path("out/run.json").read_bytes() == before
     shutil.copytree("out/round-01", "run")
     played(out="run", code=2)
-    assert "was made by selfplay run" in capsys.readouterr().err
+    assert "is not of a selfplay play" in capsys.readouterr().err
 
 
 def test_fresh_removes_what_was_played_and_nothing_else(played: Callable[..., Talker]) -> None:

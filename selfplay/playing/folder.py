@@ -24,6 +24,7 @@ class PlayFolder(Run):
     """An open, locked folder of a play. Its record is kept and compared as a run's; it has no parts of its own."""
 
     verb = "play"
+    files = OWN_FILES
 
     def stage(self, number: int) -> Path:
         """Where stage `number` lies: 0 the first answers, 1 the first user turns, 2 the second answers …"""
@@ -49,5 +50,4 @@ class PlayFolder(Run):
                 (path / name).unlink(missing_ok=True)
             with contextlib.suppress(OSError):  # what else lies there is not ours
                 path.rmdir()
-        for name in OWN_FILES:
-            (self.folder / name).unlink(missing_ok=True)
+        super()._clear()
