@@ -29,7 +29,7 @@ SHORT = ("--max-tokens", 8, "--assistant-max-tokens", 16, "--allow-cut-answers",
 def prompts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Conversations that go on with a short question: long enough that a prefix cache has something to hold."""
     path = tmp_path_factory.mktemp("prompts") / "prompts.jsonl"
-    rows = [json.loads(line) for line in EXAMPLES.read_text().splitlines()]
+    rows = sorted((json.loads(line) for line in EXAMPLES.read_text().splitlines()), key=lambda row: len(str(row)))
     for row in rows:
         row["messages"].append({"role": "user", "content": "What would you do first?"})
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -119,9 +119,9 @@ def killed_and_resumed(folder: Path, kills: int, seed: int, options: Sequence[ob
 
 
 def test_a_killed_play_ends_the_same(tmp_path: Path, lenient: Path, prompts: Path) -> None:
-    options = (prompts, "--rules", lenient, "--rounds", 2, "--n", 2, "--limit", 3, "--sites-per-batch", 1)
+    options = (prompts, "--rules", lenient, "--rounds", 2, "--n", 2, "--limit", 2, "--sites-per-batch", 1)
     out = killed_and_resumed(tmp_path, kills=1, seed=3, options=options)
-    rounds = check(out, prompts=3, rounds=2, n=2)
+    rounds = check(out, prompts=2, rounds=2, n=2)
     assert any(row["ending"] == "rounds" for row in dialogues(out))
     assert rounds[-1]["cached_share_answers"] > 0.3, "the prompts of earlier rounds are still in the cache"
 
