@@ -17,6 +17,7 @@ from selfplay.terminal import printable
 
 VERBS = {
     "run": "Sample, filter and rank user turns, and write a dataset.",
+    "play": "Play dialogues from first prompts: answer, sample user turns, take the best, and on.",
     "sample": "Sample N user turns after each assistant response.",
     "clean": "Judge the user turns of existing conversations; flag, cut, drop, replace.",
     "filter": "Label candidate turns and say which rule fired and why.",

@@ -67,8 +67,8 @@ def with_extra(row: dict[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
 
 def in_order(run: Run) -> list[int]:
     """Finished parts by their first site; an engine that answers out of order leaves them otherwise."""
-    first = {n: run.read("turns", n, ["ordinal"])["ordinal"].min() for n in run.parts("turns")}
-    return sorted(first, key=lambda n: (first[n] is None, first[n]))
+    first = run.first("turns")
+    return sorted(first, key=lambda number: first[number])
 
 
 def chosen(run: Run) -> Iterator[dict[str, Any]]:

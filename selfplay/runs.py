@@ -76,6 +76,11 @@ class Parts:
         except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
             raise SelfplayError(f"{path} is damaged ({error}); delete it and run again: it is made anew") from None
 
+    def first(self, kind: str) -> dict[int, int]:
+        """The first site in reading order of each part that has any."""
+        found = {number: self.read(kind, number, ["ordinal"])["ordinal"].min() for number in self.parts(kind)}
+        return {number: least for number, least in found.items() if isinstance(least, int)}
+
     def remove(self, number: int) -> None:
         """Removes a part of every kind. A kill in between leaves what `tidy` removes."""
         for kind in self.kinds:
