@@ -21,6 +21,8 @@ VERBS = {
     "filter": "Label candidate turns and say which rule fired and why.",
     "rules": "Show the rules as sentences, and explain what they say about one turn.",
     "rank": "Order candidate turns by how grounded they are in the answer.",
+    "report": "Write one page with figures and every conversation, readable offline.",
+    "view": "Show results in a local browser, or have people label turns there.",
     "prompt": "Show the exact prompt at a site, its stops and token count.",
     "inspect": "Tell what is in a file of conversations.",
     "models": "List the embedded models and get them.",

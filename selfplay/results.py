@@ -36,7 +36,7 @@ TURNS = pl.Schema(
             name: tables.TURNS[name]
             for name in (
                 "site_id", "ordinal", "conversation_id", "model", "primed", "temperature", "sample", "seed", "turn",
-                "finish_reason",
+                "finish_reason", "completion_tokens",
             )
         },
         "label": pl.String(),
