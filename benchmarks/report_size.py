@@ -14,7 +14,7 @@ import shutil
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
@@ -23,6 +23,9 @@ from selfplay.config import SampleConfig, SelectConfig
 from selfplay.report.writing import write_report
 from selfplay.runs import Run
 from selfplay.tables import SITES
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 PART = 256
 DOMAINS = ("cooking", "travel", "code", "maths", "law", "health")
@@ -82,36 +85,33 @@ def drawn_turns(draw: random.Random, text: Any, candidates: int) -> list[dict[st
     return found
 
 
-def opened(path: Path, times: int, last_id: str) -> dict[str, Any]:
+def opened(chromium: Browser, path: Path, times: int, last_id: str) -> dict[str, Any]:
     """Seconds from the call to a page that can be used, a conversation in it shown; and what should not happen."""
-    from playwright.sync_api import expect, sync_playwright
+    from playwright.sync_api import expect
 
     seconds: list[float] = []
     requests: list[str] = []
     errors: list[str] = []
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=shutil.which("chromium"))
-        for _ in range(times):
-            page = chromium.new_page()
-            page.on("request", lambda request: requests.append(request.url))
-            page.on("console", lambda message: errors.append(message.text))
-            page.on("pageerror", lambda error: errors.append(str(error)))
-            began = time.monotonic()
-            page.goto(path.as_uri())
-            page.wait_for_selector("html[data-ready]", state="attached")
-            page.wait_for_selector(".candidate", state="attached")
-            seconds.append(time.monotonic() - began)
-            page.keyboard.press("b")
-            began = time.monotonic()
-            page.keyboard.press("G")
-            page.wait_for_selector(f".sitehead:has-text('{last_id}')")
-            last = time.monotonic() - began
-            began = time.monotonic()
-            page.fill("#search", "no such words")
-            expect(page.locator("#found")).to_have_text(re.compile("^0 of"), timeout=120_000)
-            searched = time.monotonic() - began
-            page.close()
-        chromium.close()
+    for _ in range(times):
+        page = chromium.new_page()
+        page.on("request", lambda request: requests.append(request.url))
+        page.on("console", lambda message: errors.append(message.text))
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        began = time.monotonic()
+        page.goto(path.as_uri())
+        page.wait_for_selector("html[data-ready]", state="attached")
+        page.wait_for_selector(".candidate", state="attached")
+        seconds.append(time.monotonic() - began)
+        page.keyboard.press("b")
+        began = time.monotonic()
+        page.keyboard.press("G")
+        page.wait_for_selector(f".sitehead:has-text('{last_id}')")
+        last = time.monotonic() - began
+        began = time.monotonic()
+        page.fill("#search", "no such words")
+        expect(page.locator("#found")).to_have_text(re.compile("^0 of"), timeout=120_000)
+        searched = time.monotonic() - began
+        page.close()
     return {
         "open_seconds": [round(one, 2) for one in seconds], "last_site_seconds": round(last, 2),
         "search_all_seconds": round(searched, 2), "requests": len(requests) - times, "console": errors,
@@ -120,6 +120,8 @@ def opened(path: Path, times: int, last_id: str) -> dict[str, Any]:
 
 def main() -> None:
     """Prints one JSON line."""
+    from playwright.sync_api import sync_playwright
+
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sites", type=int, default=10_000)
     parser.add_argument("--candidates", type=int, default=8)
@@ -136,7 +138,9 @@ def main() -> None:
             "megabytes": round((place / "report.html").stat().st_size / 1e6, 1),
             "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
         }  # fmt: skip
-        print(json.dumps(made | opened(place / "report.html", given.times, f"drawn-{given.sites - 1}#3")))
+        with sync_playwright() as playwright:
+            chromium = playwright.chromium.launch(executable_path=shutil.which("chromium"))
+            print(json.dumps(made | opened(chromium, place / "report.html", given.times, f"drawn-{given.sites - 1}#3")))
 
 
 if __name__ == "__main__":

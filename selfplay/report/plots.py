@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from selfplay.terminal import printable
 from selfplay.report.svg import BAD, GOOD, LINE, RC, inline
 from selfplay.report.tally import AtN
 
@@ -38,7 +39,8 @@ def labels(
         said: What to call a label.
         name: Of the picture in the page.
     """
-    groups = list(shares)[:PANELS]
+    shares = {printable(group): of for group, of in list(shares.items())[:PANELS]}
+    groups = list(shares)
     with _matplotlib():
         from matplotlib.figure import Figure
 

@@ -15,7 +15,6 @@ from selfplay.report import plots
 from selfplay.report.tally import CHOSEN, UNJUDGED, Tally
 from selfplay.results import Results
 from selfplay.summary import NO_RULE, estimate_line
-from selfplay.terminal import printable
 
 RULES = 25
 SAID = {label.value: label.value for label in PRECEDENCE} | NO_RULE
@@ -126,7 +125,7 @@ def by_label(tally: Tally, pictures: bool) -> Iterator[Section]:
         yield Section(
             f"labels-{number}", f"Labels by {column}", more.strip(),
             plots.labels(shares, names, SAID, f"labels-{number}") if pictures else "",
-            ("label", *(printable(value) for value in values)),
+            ("label", *values),
             [*rows, ("turns", *(f"{total:,}" for total in totals))], [*links, None], bool(pictures),
         )  # fmt: skip
 
@@ -198,7 +197,7 @@ def varied(results: Results, texts: pl.DataFrame) -> Section | None:
     says = {
         "with a question mark": lambda one: f"{one.questions:.0%}",
         "words per turn": lambda one: f"{one.words:.1f}",
-        "the most common opening": lambda one: f"{one.common_opening_share:.0%} “{printable(one.common_opening)}”",
+        "the most common opening": lambda one: f"{one.common_opening_share:.0%} “{one.common_opening}”",
         "distinct openings": lambda one: f"{one.openings:.2f}",
         "distinct-1": lambda one: f"{one.distinct_1:.2f}",
         "distinct-2": lambda one: f"{one.distinct_2:.2f}",

@@ -172,8 +172,9 @@ class Tally:
         # In the order of drawing; candidates of several temperatures take turns.
         drawn = turns.sort("sample", "temperature").with_columns(place=pl.int_range(pl.len()).over("site_id"))
         for n in powers(self.most):
-            if n not in self.at:  # no site had more than half as many so far, so all of theirs count
+            if n not in self.at:  # no site so far has more than the highest known, so all of theirs count
                 self.at[n] = self._last()
+        self.at = {n: self.at[n] for n in powers(self.most)}
         for n, known in self.at.items():
             first = drawn.filter(pl.col("place") < n)
             best = first.filter(MAY_BE_CHOSEN).group_by("site_id").agg(pl.col("groundedness").max())

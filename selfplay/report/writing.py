@@ -15,6 +15,7 @@ from selfplay.atomic import replacing
 from selfplay.errors import UsageError
 from selfplay.report.contents import Contents, gathered
 from selfplay.results import open_results
+from selfplay.terminal import printable
 
 SCRIPTS = ("data.js", "text.js", "filters.js", "list.js", "site.js", "keys.js", "main.js")
 GENERATOR = "selfplay report"
@@ -54,7 +55,7 @@ def page(contents: Contents, chunks: Iterable[bytes] = ()) -> Iterator[str]:
 
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-        loader=PackageLoader("selfplay.report", "page"),
+        loader=PackageLoader("selfplay.report", "page"), finalize=_plain,
     )  # fmt: skip
     environment.filters["ours"] = Markup
     css = read("page.css")
@@ -95,6 +96,11 @@ def refuse_other(path: Path) -> None:
     with open(path, "rb") as file:
         if f'name="generator" content="{GENERATOR}"'.encode() not in file.read(4096):
             raise UsageError(f"{path} is there and is no report of ours; name another file with -o")
+
+
+def _plain(value: object) -> object:
+    """Text without hidden characters; what the browser of the page shows of them is its own business."""
+    return value if isinstance(value, Markup) or not isinstance(value, str) else printable(value)
 
 
 def _base64(data: bytes) -> Markup:

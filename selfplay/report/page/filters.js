@@ -11,7 +11,9 @@ function codesOf(column) { return index.names[column] ?? []; }
 function buildFilters() {
   const counts = new Map();
   for (const code of index.turns.label ?? []) counts.set(code, (counts.get(code) ?? 0) + 1);
-  codesOf("label").forEach((name, code) => {
+  const order = Object.keys(options.labels).reverse();
+  for (const name of codesOf("label").toSorted((a, b) => order.indexOf(a) - order.indexOf(b))) {
+    const code = codesOf("label").indexOf(name);
     const box = element("input");
     box.type = "checkbox";
     box.value = name;
@@ -19,22 +21,21 @@ function buildFilters() {
     const said = options.labels[name] ?? name;
     const label = element("label", "", box, said, element("span", "count", counts.get(code).toLocaleString("en")));
     byId("labels").append(label);
-  });
+  }
   byId("labels").hidden = codesOf("label").length < 2;
-  for (const [column, says] of Object.entries(COLUMNS)) addSelect(column, says, chosen.turns);
-  for (const column of Object.keys(index.sites.groups)) addSelect(column, column, chosen.groups);
+  for (const [column, says] of Object.entries(COLUMNS)) addSelect(column, says, "turns");
+  for (const column of Object.keys(index.sites.groups)) addSelect(column, column, "groups");
 }
 
-function addSelect(column, says, choices) {
+function addSelect(column, says, kind) {
   const names = codesOf(column);
-  if (names.length < 2 && column !== "rule") return;
-  if (!names.length) return;
+  if (names.length < (column === "rule" ? 1 : 2)) return;
   const select = element("select", "", new Option("any", ""));
   select.dataset.column = column;
   names.map((name, code) => [name, code]).sort((a, b) => a[0].localeCompare(b[0], "en", { numeric: true }))
     .forEach(([name, code]) => select.append(new Option(name.replaceAll("_", " "), code)));
   select.onchange = () => {
-    if (select.value === "") delete choices[column]; else choices[column] = Number(select.value);
+    if (select.value === "") delete chosen[kind][column]; else chosen[kind][column] = Number(select.value);
     refilter();
   };
   byId("selects").append(element("label", "field", says, select));
