@@ -31,7 +31,8 @@ def hostile_folder(folder: Path) -> Path:
     contexts = {}
     sites = []
     for number, text in enumerate(HOSTILE):
-        contexts[f"c{number}"] = [*CONTEXT[:-1], {"role": text, "content": text}, {"role": "assistant", "content": text}]
+        said = [{"role": role, "content": text} for role in (text, "assistant")]
+        contexts[f"c{number}"] = [*CONTEXT[:-1], *said]
         quote = f'repeats 1 >= 1; "{text[:20]}"'
         sites.append([
             candidate(text, 0.9, 0.9, model=text),

@@ -116,10 +116,11 @@ def test_of_many_sites_the_browser_holds_some_and_the_figures_all(tmp_path: Path
 
 
 TEXT = st.text(max_size=40)
+TURNS_OF_A_SITE = st.lists(st.tuples(TEXT, TEXT, st.none() | TEXT), min_size=1, max_size=4)
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.lists(st.tuples(TEXT, st.lists(st.tuples(TEXT, TEXT, st.none() | TEXT), min_size=1, max_size=4)), max_size=150))
+@given(st.lists(st.tuples(TEXT, TURNS_OF_A_SITE), max_size=150))
 def test_every_candidate_comes_out_of_its_chunk_as_the_index_says(
     given: list[tuple[str, list[tuple[str, str, str | None]]]],
 ) -> None:
@@ -157,11 +158,12 @@ def unpacked(data: bytes) -> Any:
 
 
 def test_the_quote_is_what_evidence_quotes() -> None:
-    row = {"query": ["How long do I boil an egg"], "answer": ["Eight minutes."], "history": [["How long do I boil an egg"]]}
+    query = "How long do I boil an egg"
+    row = {"query": [query], "answer": ["Eight minutes."], "history": [[query]]}
     turn = "So tell me how long do I boil an egg"
     features: Features = compute(pl.DataFrame({"turn": [turn], "finish_reason": ["stop"], **row}))
     rule = Rule("n", Label.PROMPT_RESTATEMENT, (Threshold("query_cover", ">=", 0.1),))
-    said = evidence(rule, features, 0, turn, row["history"][0], row["answer"][0])
+    said = evidence(rule, features, 0, turn, [query], "Eight minutes.")
     assert quoted(said) == "how long do I boil an egg"
     assert quoted('cues 1 >= 1; "he said "no"; "why"') == 'he said "no"; "why'
     assert quoted('cues 1 >= 1; "cut he…"') == "cut he"
@@ -217,7 +219,8 @@ def test_pictures_follow_the_theme_and_hold_text_as_text(tmp_path: Path) -> None
 
 
 def luminance(colour: str) -> float:
-    parts = [int(c * 2 if len(colour) == 4 else c, 16) / 255 for c in re.findall("." if len(colour) == 4 else "..", colour[1:])]
+    digits = colour[1:] if len(colour) == 7 else "".join(digit * 2 for digit in colour[1:])
+    parts = [value / 255 for value in bytes.fromhex(digits)]
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
@@ -226,7 +229,8 @@ def luminance(colour: str) -> float:
 def test_contrast_of_text_is_enough(theme: str) -> None:
     light, dark = re.findall(r":root \{(.*?)\}", read("page.css"), re.S)[:2]
     colours = dict(re.findall(r"--(\w+): (#\w+);", light if theme == "light" else dark))
-    grounds = {"ink": ("paper", "card", "on", "mark", "hit"), **dict.fromkeys(("faint", "good", "bad"), ("paper", "card", "on"))}
+    plain = ("paper", "card", "on")
+    grounds = {"ink": (*plain, "mark", "hit"), "faint": plain, "good": plain, "bad": plain}
     for text, behind in grounds.items():
         for ground in behind:
             high, low = sorted((luminance(colours[text]), luminance(colours[ground])), reverse=True)
@@ -237,19 +241,24 @@ def test_what_has_nothing_to_say_is_left_out(tmp_path: Path) -> None:
     run = Run(tmp_path / "sampled", SampleConfig(source="s", source_hash="h", model="m").as_json(), None)
     keys = {"site_id": ["a#2"] * 2, "ordinal": [0] * 2, "conversation_id": ["a"] * 2}
     run.write("sites", 0, pl.DataFrame({k: v[:1] for k, v in keys.items()} | {"messages": [json.dumps(CONTEXT)]}))
-    run.write("sampled", 0, pl.DataFrame({**keys, "turn": ["hm", "so"], "model": "m", "temperature": 1.0, "sample": [0, 1]}))
+    drawn = {"turn": ["hm", "so"], "model": "m", "temperature": 1.0, "sample": [0, 1]}
+    run.write("sampled", 0, pl.DataFrame({**keys, **drawn}))
     run.save(status="done")
     run.close()
     page = report(tmp_path / "sampled", tmp_path / "r.html")
     assert re.findall(r'<section id="about-(.*?)"', page) == ["flow", "settings"]
     assert "passed" not in section(page, "flow")
 
-    row = {"id": "c", "messages": CONTEXT + dialogue(2), "user_turns": [judged(3), judged(5, bad=True)], "source": "web"}
-    clean_folder(tmp_path / "clean", [row | {"id": f"c{i}"} for i in range(3)], [row | {"id": "d", "dropped_for": "malformed"}])
+    row = {"messages": CONTEXT + dialogue(2), "user_turns": [judged(3), judged(5, bad=True)], "source": "web"}
+    dropped = {"id": "d", "dropped_for": "malformed", **row}
+    clean_folder(tmp_path / "clean", [{"id": f"c{i}", **row} for i in range(3)], [dropped],
+                 summary={"conversations": {"cut": 2}, "duplicates": {"commonest": {"Ok.": 7}}})  # fmt: skip
     page = report(tmp_path / "clean", tmp_path / "r.html")
     assert re.findall(r'<section id="about-(.*?)"', page) == ["flow", "labels", "rules", "variety", "settings"]
     assert "user turns 8 (1 per site)" in section(page, "flow")
     assert "kept 6 (75.0%)" in section(page, "flow")
+    assert "conversations: cut 2" in section(page, "flow")
+    assert "malformed 4 (50.0%) 3 (50.0%)" in section(page, "labels")
     assert "not kept: malformed 2 (25.0%)" in section(page, "flow")
 
     play_folder(tmp_path / "play", 2, [{"id": "c0", "messages": CONTEXT + dialogue(2), "ending": "rounds"}])
@@ -295,4 +304,4 @@ def test_without_matplotlib_there_are_tables(tmp_path: Path, monkeypatch: pytest
     assert "pip install 'selfplay-turns[plot]'" in done.stderr
     page = (tmp_path / "r.html").read_text()
     assert "<svg" not in page
-    assert "no rule fired 2 66.7%" in section(page, "labels")
+    assert "no rule fired 2 (66.7%) 1 (100.0%)" in section(page, "labels")

@@ -24,7 +24,8 @@ from selfplay.viewing.server import Answer, Server
 from tests.folders import CONTEXT, candidate, clean_folder, dialogue, judged, run_folder
 
 SECRET = {"model": "Hidden-7B", "temperature": 0.77, "label": "generic", "rule": "a-hidden-rule", "p_genuine": 0.1234,
-          "groundedness": 0.5678, "evidence": "hidden-evidence", "rejected_for": "flagged", "selected": False}  # fmt: skip
+          "groundedness": 0.5678, "evidence": "hidden-evidence", "rejected_for": "flagged",
+          "selected": False}  # fmt: skip
 
 
 def echo(method: str, path: str, body: bytes) -> Answer | None:
@@ -41,12 +42,15 @@ def server() -> Iterator[Server]:
         thread.join()
 
 
-def ask(server: Server, method: str = "GET", path: str = "", body: bytes = b"", **headers: str | None) -> tuple[int, str]:
+def ask(
+    server: Server, method: str = "GET", path: str = "", body: bytes = b"", **headers: str | None
+) -> tuple[int, str]:
     """One request as the page itself makes it, but for what `headers` says; None takes one away."""
     port = server.server_address[1]
     sent: dict[str, str | None] = {"Host": f"127.0.0.1:{port}"}
     if method == "POST":
-        sent |= {"Origin": f"http://127.0.0.1:{port}", "Content-Type": "application/json", "Content-Length": str(len(body))}
+        sent |= {"Origin": f"http://127.0.0.1:{port}", "Content-Type": "application/json"}
+        sent |= {"Content-Length": str(len(body))}
     sent |= {name.replace("_", "-"): value for name, value in headers.items()}
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
     connection.putrequest(method, path or f"/{server.token}/", skip_host=True, skip_accept_encoding=True)
@@ -109,7 +113,8 @@ def test_a_port_that_is_taken_is_one_line(server: Server) -> None:
 
 def many(folder: Path, count: int = 30, parts: int = 3) -> Path:
     sites = [[candidate(f"turn {i}-{j}", **SECRET) for j in range(2)] + [candidate("Ok.")] for i in range(count)]
-    contexts = {f"c{i}": [{"role": "user", "content": f"q{i}"}, {"role": "assistant", "content": "a"}] for i in range(count)}
+    answer = {"role": "assistant", "content": "a"}
+    contexts = {f"c{i}": [{"role": "user", "content": f"q{i}"}, answer] for i in range(count)}
     size = count // parts
     return run_folder(folder, [sites[at : at + size] for at in range(0, count, size)], contexts)
 
@@ -163,7 +168,8 @@ def test_every_label_is_in_the_file_at_once_and_can_be_changed(tmp_path: Path) -
     routes = annotating.routes(items, Marked(path, "ana"))
     first, second = items[0]["id"], items[1]["id"]
     assert say(routes, first, label="generic") == (200, "saved")
-    assert [(row["turn"], row["label"], row["groundedness"]) for row in rows(path)] == [(items[0]["turn"], "generic", None)]
+    (row,) = rows(path)
+    assert (row["turn"], row["label"], row["groundedness"]) == (items[0]["turn"], "generic", None)
     assert say(routes, second, label="follow_up", groundedness=3, comment=" fine ") == (200, "saved")
     assert say(routes, first, label="off_topic", groundedness=0) == (200, "saved")
     assert [(row["label"], row["groundedness"], row["comment"], row["annotator"]) for row in rows(path)] == [
@@ -181,8 +187,8 @@ def test_every_label_is_in_the_file_at_once_and_can_be_changed(tmp_path: Path) -
 
 @pytest.mark.parametrize(
     "mark",
-    [{"label": "nice"}, {"label": None}, {"label": "generic", "groundedness": 4}, {"label": "generic", "groundedness": 1.0},
-     {"label": "generic", "groundedness": True}, {"label": ["generic"]}, {"label": "generic", "comment": 3}],
+    [{"label": "nice"}, {"label": None}, {"label": ["generic"]}, {"label": "generic", "comment": 3},
+     *({"label": "generic", "groundedness": grade} for grade in (4, -1, 1.0, True, "1"))],
 )  # fmt: skip
 def test_what_is_no_mark_is_not_saved(tmp_path: Path, mark: dict[str, Any]) -> None:
     items = draw(open_results(many(tmp_path / "run")), 5, 0)
@@ -201,7 +207,8 @@ def test_agree_and_train_read_the_file(tmp_path: Path) -> None:
     for name in ("ana", "bo"):
         routes = annotating.routes(items, Marked(tmp_path / f"{name}.jsonl", name))
         for number, item in enumerate(items):
-            assert say(routes, item["id"], label="follow_up" if number % 2 else "generic", groundedness=number % 4)[0] == 200
+            label = "follow_up" if number % 2 else "generic"
+            assert say(routes, item["id"], label=label, groundedness=number % 4) == (200, "saved")
     raters, _ = read_raters([str(tmp_path / "ana.jsonl"), str(tmp_path / "bo.jsonl")])
     assert [rater.name for rater in raters] == ["ana", "bo"]
     assert len(match(raters).ratings.labels) == 30

@@ -8,7 +8,8 @@ from selfplay.commands import options
 
 
 @click.command(
-    epilog="Example: selfplay report dataset -o report.html\n\n         selfplay report cleaned --by language --sites 2000",
+    epilog="Example: selfplay report dataset -o report.html\n\n"
+    "         selfplay report cleaned --by language --sites 2000",
     short_help="Write one page with figures and every conversation, readable offline.",
 )
 @click.argument("folder", metavar="RUN")

@@ -13,8 +13,8 @@ import polars as pl
 from selfplay.errors import UsageError
 from selfplay.report import plots
 from selfplay.report.packing import Packer
-from selfplay.report.sections import KEPT_BY_CLEANING, SAID, Section, only_unjudged, sections
-from selfplay.report.tally import CHOSEN, Tally
+from selfplay.report.sections import SAID, Section, kept_or_chosen, only_unjudged, sections
+from selfplay.report.tally import Tally
 from selfplay.results import Results, Tables
 from selfplay.summary import ESTIMATE_SITES, share_of
 from selfplay.terminal import printable
@@ -95,7 +95,7 @@ def gathered(results: Results, most: int, by: Sequence[str] = (), *, served: boo
                 "labels": SAID,
                 "judged": not only_unjudged(tally),
                 "cleaned": results.verb == "clean",
-                "chosen": KEPT_BY_CLEANING if results.verb == "clean" else CHOSEN,
+                "chosen": kept_or_chosen(results),
             },
             index=packer.index(),
             sites=tally.sites,

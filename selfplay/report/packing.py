@@ -85,8 +85,9 @@ class Packer:
         messages = json.loads(site["messages"])
         extra = json.loads(site["extra"] or "{}")
         asked = next((m for m in reversed(messages) if m["role"] == "user"), messages[-1])
+        title = candidates[0]["turn"] if len(candidates) == 1 else asked.get("content")
         self.ids.append(site["site_id"])
-        self.titles.append(one_line(asked.get("content") or "", TITLE))
+        self.titles.append(one_line(title or "", TITLE))
         self.counts.append(len(candidates))
         for name in self.groups:
             value = extra.get(name)

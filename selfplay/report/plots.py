@@ -5,15 +5,17 @@ Series stand in panels of their own, named in words: nothing is told by colour a
 
 from __future__ import annotations
 
+import os
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from selfplay.terminal import printable
 from selfplay.report.svg import BAD, GOOD, LINE, RC, inline
 from selfplay.report.tally import AtN
+from selfplay.terminal import printable
 
 PASSED = "follow_up"
 PANELS = 6
@@ -47,12 +49,12 @@ def labels(
         figure = Figure(figsize=(WIDTH, 0.9 + 0.28 * len(names)), layout="constrained")
         panels = figure.subplots(1, len(groups), sharey=True, squeeze=False)[0]
         most = max(max(of.values(), default=0.0) for of in shares.values())
-        for axes, group in zip(panels, groups, strict=True):
+        for axes, group, title in zip(panels, groups, short(groups), strict=True):
             values = [shares[group].get(name, 0.0) for name in names]
             bars = axes.barh([said.get(name, name) for name in names], values, height=0.7,
                              color=[GOOD if name == PASSED else BAD for name in names])  # fmt: skip
             axes.bar_label(bars, [f"{value:.1%}" if value else "" for value in values], padding=3, fontsize=9)
-            axes.set_title(wrapped(group, 84 // len(groups)))
+            axes.set_title(wrapped(title, 72 // len(groups)))
             axes.set_xlim(0, most * 1.4)
             axes.xaxis.set_visible(False)
             axes.spines.bottom.set_visible(False)
@@ -65,9 +67,9 @@ def labels(
         return inline(figure, name, f"Share of each label. {told}")
 
 
-def groundedness(counts: Mapping[str, Sequence[int]]) -> str:
+def groundedness(counts: Mapping[str, npt.NDArray[np.int64]]) -> str:
     """Histograms of one width, in a panel for each state that has any turn, below each other."""
-    shown = {state: np.asarray(bins) for state, bins in counts.items() if sum(bins)}
+    shown = {state: bins for state, bins in counts.items() if bins.sum()}
     with _matplotlib():
         from matplotlib.figure import Figure
 
@@ -116,13 +118,20 @@ def yields(at: Mapping[int, AtN], sites: int) -> str:
         return inline(figure, "yields", "Curves over N of " + ", ".join(curves) + ". The figures are in the table.")
 
 
+def short(names: Sequence[str]) -> list[str]:
+    """Names without the words that all begin with, where that is much."""
+    common = os.path.commonprefix(list(names)) if len(names) > 1 else ""
+    common = common[: max(common.rfind(mark) for mark in " /-_:") + 1]
+    return [f"… {name[len(common) :]}" for name in names] if len(common) > 8 else list(names)
+
+
 def wrapped(text: str, width: int) -> str:
-    """On two lines at most."""
-    lines = textwrap.wrap(text, width, max_lines=2, placeholder="…")
+    """On three lines at most."""
+    lines = textwrap.wrap(text, width, max_lines=3, placeholder="…")
     return "\n".join(lines)
 
 
 def _matplotlib() -> Any:
     import matplotlib
 
-    return matplotlib.rc_context(RC)
+    return matplotlib.rc_context(dict(RC))

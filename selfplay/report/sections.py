@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,8 @@ from selfplay.summary import NO_RULE, estimate_line
 
 RULES = 25
 SAID = {label.value: label.value for label in PRECEDENCE} | NO_RULE
+COUNTED = ("conversations", "turns", "messages_of_changed", "duplicates", "endings")
+"""Of a summary."""
 KEPT_BY_CLEANING = "kept"
 
 
@@ -52,7 +54,7 @@ def sections(results: Results, tally: Tally, texts: pl.DataFrame, pictures: bool
     """
     found = (
         flow(results, tally),
-        *by_label(tally, pictures),
+        *by_label(results, tally, pictures),
         rules(tally),
         groundedness(tally, pictures),
         yields(tally, pictures),
@@ -82,17 +84,30 @@ def flow(results: Results, tally: Tally) -> Section:
     if tally.truncated:
         rows.append(("cut at the token limit", part(tally.truncated, tally.turns)))
     if not only_unjudged(tally):
-        kept = KEPT_BY_CLEANING if results.verb == "clean" else CHOSEN
+        kept = kept_or_chosen(results)
         rows.append(("passed the rules", part(tally.passed, tally.turns)))
-        rows.append(("sites with no turn that passed", part(tally.barren, tally.sites)))
+        if tally.most > 1:
+            rows.append(("sites with no turn that passed", part(tally.barren, tally.sites)))
         rows.append((kept, chosen(tally)))
-        reasons = [(reason, count) for reason, count in tally.outcomes.most_common() if reason not in (CHOSEN, UNJUDGED)]
-        rows += [(f"  not {kept}: {reason.replace('_', ' ')}", part(count, tally.turns)) for reason, count in reasons]
+        rows += [
+            (f"  not {kept}: {reason.replace('_', ' ')}", part(count, tally.turns))
+            for reason, count in tally.outcomes.most_common()
+            if reason not in (CHOSEN, UNJUDGED)
+        ]
+    if results.verb != "run" and isinstance(record.get("summary"), dict):
+        rows += told(record["summary"])
     estimates = (record.get("summary") or {}).get("estimated_genuine") if results.verb != "clean" else None
     for name, what in (("before", f"estimated genuine, all {turns}"), ("after", "estimated genuine, chosen")):
         if isinstance(estimates, dict) and isinstance(estimates.get(name), dict):
             rows.append((what, estimate_line(estimates[name])))
     return Section("flow", "In and out", head=("", ""), rows=rows)
+
+
+def told(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What cleaning and playing counted themselves."""
+    counted = {name: summary[name] for name in COUNTED if isinstance(summary.get(name), Mapping)}
+    found = [(name, value) for name, value in flattened(counted, plain=int) if "commonest" not in name]
+    return [(name.replace(".", ": ").replace("_", " "), f"{int(value):,}") for name, value in found]
 
 
 def chosen(tally: Tally) -> str:
@@ -101,7 +116,7 @@ def chosen(tally: Tally) -> str:
     return part(count, tally.turns) + ("" if count == tally.served else f", at {tally.served:,} sites")
 
 
-def by_label(tally: Tally, pictures: bool) -> Iterator[Section]:
+def by_label(results: Results, tally: Tally, pictures: bool) -> Iterator[Section]:
     """Labels over all, and by each column that has several values."""
     if only_unjudged(tally):
         return
@@ -112,8 +127,9 @@ def by_label(tally: Tally, pictures: bool) -> Iterator[Section]:
     yield Section(
         "labels", "Labels", "A turn that no rule flags passes; that alone does not make it genuine.",
         plots.labels(shares, names, SAID, "labels") if pictures else "",
-        ("label", "turns", "share"),
-        [(SAID.get(n, n), f"{tally.labels[None, '', n]:,}", f"{shares['all'][n]:.1%}") for n in names],
+        ("label", "turns", kept_or_chosen(results)),
+        [(SAID.get(n, n), part(tally.labels[None, "", n], tally.turns), part(tally.chosen[n], tally.chosen.total()))
+         for n in names],
         links, bool(pictures),
     )  # fmt: skip
     for number, column in enumerate(tally.columns()):
@@ -121,9 +137,9 @@ def by_label(tally: Tally, pictures: bool) -> Iterator[Section]:
         shares = {value: share_of_labels(tally, column, value) for value in values}
         totals = [sum(tally.labels[column, value, name] for name in names) for value in values]
         rows = [(SAID.get(n, n), *(f"{shares[value].get(n, 0):.1%}" for value in values)) for n in names]
-        more = f" The picture shows the {plots.PANELS} most frequent." if len(values) > plots.PANELS and pictures else ""
+        more = f"The picture shows the first {plots.PANELS}." if len(values) > plots.PANELS and pictures else ""
         yield Section(
-            f"labels-{number}", f"Labels by {column}", more.strip(),
+            f"labels-{number}", f"Labels by {column}", more,
             plots.labels(shares, names, SAID, f"labels-{number}") if pictures else "",
             ("label", *values),
             [*rows, ("turns", *(f"{total:,}" for total in totals))], [*links, None], bool(pictures),
@@ -147,8 +163,10 @@ def groundedness(tally: Tally, pictures: bool) -> Section | None:
     if not any(bins.sum() for bins in tally.grounded.values()):
         return None
     shown = {state: bins for state, bins in tally.grounded.items() if bins.sum()}
-    edges = [f"{i / 10:.1f} to {(i + 1) / 10:.1f}" for i in range(10)]
-    rows = [(edge, *(f"{int(bins[2 * i : 2 * i + 2].sum()):,}" for bins in shown.values())) for i, edge in enumerate(edges)]
+    rows = [
+        (f"{i / 10:.1f} to {(i + 1) / 10:.1f}", *(f"{bins[2 * i : 2 * i + 2].sum():,}" for bins in shown.values()))
+        for i in range(10)
+    ]
     return Section(
         "groundedness", "Groundedness", "How much a turn reacts to this very answer, 0 to 1, by the ranking model.",
         plots.groundedness(tally.grounded) if pictures else "", ("groundedness", *shown), rows, folded=pictures,
@@ -179,7 +197,7 @@ def yields(tally: Tally, pictures: bool) -> Section | None:
 def varied(results: Results, texts: pl.DataFrame) -> Section | None:
     """What choosing or cleaning did to variety."""
     kept = texts.filter("selected")
-    if kept.is_empty():
+    if kept.is_empty() or (results.verb == "clean" and len(kept) == len(texts)):
         return None
     if results.verb == "clean":
         every = texts.sort(pl.col("turn").hash(seed=0)).head(len(kept))["turn"].to_list()
@@ -187,14 +205,15 @@ def varied(results: Results, texts: pl.DataFrame) -> Section | None:
         text = "Random turns of the data as it came, as many as were kept, beside those."
         loss = None
     else:
-        measured = variety.measure(texts)
+        # A run has measured it already, on the same turns.
+        measured = (results.record.get("summary") or {}).get("variety") or variety.measure(texts)
         columns = {name: Variety(**measured[name]) for name in ("candidate", "survivor", "selected")}
         columns = dict(zip(("random candidates", "random survivors", CHOSEN), columns.values(), strict=True))
         loss = variety.lost(measured)
         text = f"{columns[CHOSEN].turns:,} turns of each kind, from {measured['sites']:,} sites."
     if loss is not None and loss > variety.TOLERATED:
         text += f" Choosing costs variety: distinct-2 is {loss:.0%} below a random survivor's."
-    says = {
+    says: dict[str, Callable[[Variety], str]] = {
         "with a question mark": lambda one: f"{one.questions:.0%}",
         "words per turn": lambda one: f"{one.words:.1f}",
         "the most common opening": lambda one: f"{one.common_opening_share:.0%} “{one.common_opening}”",
@@ -213,15 +232,15 @@ def settings(results: Results) -> Section:
     return Section("settings", "Settings and record", "What run.json says.", head=("", ""), rows=rows, folded=True)
 
 
-def flattened(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
-    """Every plain value with the path to it."""
+def flattened(value: Any, name: str = "", plain: type = object) -> Iterator[tuple[str, str]]:
+    """Every plain value of a type with the path to it."""
     if isinstance(value, Mapping):
         for key, inner in value.items():
-            yield from flattened(inner, f"{name}.{key}" if name else str(key))
+            yield from flattened(inner, f"{name}.{key}" if name else str(key), plain)
     elif isinstance(value, list) and any(isinstance(inner, dict | list) for inner in value):
         for number, inner in enumerate(value):
-            yield from flattened(inner, f"{name}[{number}]")
-    elif value is not None:
+            yield from flattened(inner, f"{name}[{number}]", plain)
+    elif value is not None and isinstance(value, plain):
         yield name, ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
@@ -234,6 +253,11 @@ def share_of_labels(tally: Tally, column: str | None, value: str) -> dict[str, f
 def only_unjudged(tally: Tally) -> bool:
     """Whether nobody has labelled anything."""
     return tally.labels[None, "", UNJUDGED] == tally.turns
+
+
+def kept_or_chosen(results: Results) -> str:
+    """What is said of a turn that is in what came out."""
+    return KEPT_BY_CLEANING if results.verb == "clean" else CHOSEN
 
 
 def part(count: int, whole: int) -> str:

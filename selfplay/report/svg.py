@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ THEMED: Mapping[str, str] = {
 """Colours that stand for the page's own. Nothing else in a picture has them."""
 INK, FAINT, LINE, GOOD, BAD = THEMED
 SVG = "http://www.w3.org/2000/svg"
-RC = {
+RC: Mapping[Any, Any] = {
     "svg.hashsalt": "selfplay",
     "svg.fonttype": "none",
     "font.family": "sans-serif",
@@ -79,7 +79,7 @@ def inline(figure: Figure, name: str, described: str) -> str:
 
 def declarations(style: str) -> dict[str, str]:
     """What a style attribute says, as presentation attributes; SVG knows no shorthand `font` there."""
-    found = {}
+    found: dict[str, str] = {}
     for part in style.split(";"):
         name, colon, value = (text.strip() for text in part.partition(":"))
         if colon and name == "font":

@@ -54,6 +54,7 @@ class Tally:
         by: Columns of the input to count labels by, beside `GROUPS`.
         keys: A number in 0..1 for each site, by its id, in reading order.
         labels: Turns by (column, value, label); the column None holds all.
+        chosen: Turns that were chosen, by label.
         outcomes: Turns by `chosen` or what they were rejected for.
         rules: Turns by (label, rule).
         grounded: Turns by state and bin of groundedness.
@@ -73,6 +74,7 @@ class Tally:
     fewest: int = 0
     keys: list[npt.NDArray[np.float32]] = field(default_factory=list)
     labels: Counter[tuple[str | None, str, str]] = field(default_factory=Counter)
+    chosen: Counter[str] = field(default_factory=Counter)
     outcomes: Counter[str] = field(default_factory=Counter)
     rules: Counter[tuple[str, str]] = field(default_factory=Counter)
     grounded: dict[str, npt.NDArray[np.int64]] = field(
@@ -95,6 +97,7 @@ class Tally:
         self.truncated += int((turns["finish_reason"] == "length").sum() or 0)
         self.tokens += int(turns["completion_tokens"].sum() or 0)
         self.outcomes.update(dict(turns.group_by("outcome").len().iter_rows()))
+        self.chosen.update(dict(turns.filter("selected").group_by("label").len().iter_rows()))
         fired = turns.filter(pl.col("rule").is_not_null()).group_by("label", "rule").len()
         self.rules.update({(label, rule): count for label, rule, count in fired.iter_rows()})
         per_site = turns.group_by("site_id").agg(pl.len(), pl.col("selected", "genuine").any())

@@ -1,4 +1,4 @@
-"""What the server answers while somebody labels turns: the sheet, which tells nothing of them, and a place for marks."""
+"""What the server answers while somebody labels turns: a sheet that tells nothing of them, and a place for marks."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """A small server for one person on this machine. It answers nobody who does not know its address.
 
-Other programs' pages in the same browser must neither read nor write through it: it listens on 127.0.0.1 only, wants its
-own name as Host (against DNS rebinding) and its own origin for whatever changes something, and a random token in the
-path. Nothing may frame, sniff or keep what it sends.
+Other pages in the same browser must neither read nor write through it: it listens on 127.0.0.1 only, wants its own name
+as Host (against DNS rebinding), its own origin for whatever changes something, and a random token in the path. Nothing
+may frame, sniff or keep what it sends.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from selfplay.viewing import annotating, browsing
 from selfplay.viewing.drawing import draw
 from selfplay.viewing.marked import Marked
 from selfplay.viewing.server import Routes, Server
-from tests.folders import CONTEXT, candidate, run_folder
+from tests.folders import candidate, run_folder
 from tests.report_pages import HOSTILE, hostile_folder, report
 
 if TYPE_CHECKING:
@@ -83,7 +83,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         [candidate(f"Why cold water, number {i}?", 0.9, 0.8, sample=1),
          candidate("So then straight into COLD water, okay.", 0.5, 0.2, "flagged", label="assistant_restatement",
                    rule="same words as the answer", evidence=quote, sample=0),
-         candidate("Ok." if i % 10 else "needle in a haystack", 0.2, 0.1, "truncated", sample=2, finish_reason="length")]
+         candidate("Ok." if i % 10 else "needle in a haystack", 0.2, 0.1, "truncated", sample=2,
+                   finish_reason="length")]
         for i in range(200)
     ]  # fmt: skip
     contexts = {f"c{i}": [{"role": "user", "content": f"How do I boil egg {i}?"},
@@ -206,7 +207,11 @@ def test_hostile_text_is_text(chromium: Browser, tmp_path: Path) -> None:
         expect(page.locator("#found")).to_have_text(re.compile("^1 of"))
         assert page.locator("img, iframe, #site script").count() == 0
     results = open_results(folder)
-    with gathered(results, 100, served=True) as contents, served(browsing.routes(contents)) as url, quiet(chromium, url) as page:
+    with (
+        gathered(results, 100, served=True) as contents,
+        served(browsing.routes(contents)) as url,
+        quiet(chromium, url) as page,
+    ):
         ready(page, url)
         assert "<img src=x onerror=alert(2)>" in walk(page, len(HOSTILE))
     items = draw(results, 100, 0)
@@ -244,7 +249,9 @@ def test_labels_by_keyboard_are_saved_at_once_and_gone_on_with(chromium: Browser
         page.keyboard.press("Tab")
         page.keyboard.press("ArrowLeft")
         page.wait_for_timeout(200)
-        assert saved() == [(items[0]["turn"], "follow_up", 3, None), (items[2]["turn"], "assistant_restatement", 1, "copied")]
+        assert saved() == [
+            (items[0]["turn"], "follow_up", 3, None), (items[2]["turn"], "assistant_restatement", 1, "copied"),
+        ]  # fmt: skip
         page.reload()
         expect(page.locator("#turn")).to_have_text(items[1]["turn"])  # the first without a label
     with served(annotating.routes(items, Marked(path, "ana"))) as url, quiet(chromium, url) as page:

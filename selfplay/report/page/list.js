@@ -47,7 +47,11 @@ function noteOf(site) {
     if (outcomes[index.turns.outcome[turn]] === "chosen") picked += 1;
     if (labels[index.turns.label[turn]] === "follow_up") passed += 1;
   }
-  const star = picked ? `★ ${options.chosen}` : `– none ${options.chosen}`;
+  const star = picked ? `★ ${options.chosen}` : `– ${index.sites.counts[site] === 1 ? "not" : "none"} ${options.chosen}`;
+  if (options.judged && index.sites.counts[site] === 1) {
+    const label = labels[index.turns.label[firstTurn[site]]];
+    return `${star} · ${options.labels[label] ?? label}`;
+  }
   return options.judged ? `${star} · ${passed} of ${index.sites.counts[site]} passed` : `${index.sites.counts[site]} turns`;
 }
 

@@ -15,7 +15,7 @@ async function showSite(number, keep) {
   const wanted = site.turns.findIndex((_, at) => matching[first + at]);
   const active = keep && looked?.number === number ? looked.active : Math.max(0, wanted);
   looked = { number, site, active };
-  const candidates = element("section", "", element("h3", "", said(site.turns.length, "candidate")));
+  const candidates = element("section", "", element("h3", "", options.cleaned ? "the user's turn" : said(site.turns.length, "candidate")));
   candidates.id = "candidates";
   candidates.append(...site.turns.map((turn, at) => candidate(turn, at, filtered() && !matching[first + at])));
   const context = element("section", "");
