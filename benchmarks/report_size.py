@@ -6,6 +6,7 @@ The run is made here, of words drawn by a seed: 10,000 sites with 8 candidates e
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import random
 import re
@@ -35,13 +36,13 @@ def large_run(folder: Path, sites: int, candidates: int, seed: int) -> Path:
     """A finished run of drawn words, in parts as a real one has."""
     draw = random.Random(seed)
     words = ["".join(draw.choices("aeiourstlnmdkbp", k=draw.randint(2, 9))) for _ in range(8000)]
-    weights = [1 / (rank + 5) for rank in range(len(words))]
+    weights = list(itertools.accumulate(1 / (rank + 5) for rank in range(len(words))))
     sample = SampleConfig(source="drawn", source_hash="0", model="drawn", temperatures={0.7: 4, 1.0: 4})
     select = SelectConfig(rules="default", rules_hash="0", weights="default", weights_hash="0", tiers=("text",))
     run = Run(folder, sample.as_json(), select.as_json(), fresh=True)
 
     def text(count: int) -> str:
-        return " ".join(draw.choices(words, weights, k=count)).capitalize() + "."
+        return " ".join(draw.choices(words, cum_weights=weights, k=count)).capitalize() + "."
 
     for number, begin in enumerate(range(0, sites, PART)):
         contexts, turns = [], []

@@ -40,6 +40,17 @@ SITE = [
 BARREN = [candidate("Ok.", 0.1, 0.2, "flagged", completion_tokens=3), candidate("Hm.", 0.2, 0.1, "truncated")]
 
 
+@pytest.fixture
+def pictures() -> None:
+    """For tests that need them: drawing takes longer than all the rest."""
+
+
+@pytest.fixture(autouse=True)
+def _no_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "pictures" not in request.fixturenames:
+        monkeypatch.setattr(plots, "available", lambda: False)
+
+
 def tallied(folder: Path, *by: str) -> Tally:
     tally = Tally(by)
     for part in open_results(folder).parts():
@@ -170,7 +181,7 @@ def test_the_quote_is_what_evidence_quotes() -> None:
     assert [quoted(none) for none in (None, "", "cues 1 >= 1", 'cues 1 >= 1; "')] == [None] * 4
 
 
-def test_no_text_is_taken_for_markup(tmp_path: Path) -> None:
+def test_no_text_is_taken_for_markup(tmp_path: Path, pictures: None) -> None:
     harmless = [[candidate("a", model="x"), candidate("b", 0.4, 0.2, "flagged", model="y", rule=f"r{i}", evidence="e")]
                 for i in range(len(HOSTILE))]  # fmt: skip
     run_folder(tmp_path / "plain", [harmless], extra={"domain": "d"}, input={"rows": 10, "bad_by_reason": {"z": 2}})
@@ -185,7 +196,7 @@ def test_no_text_is_taken_for_markup(tmp_path: Path) -> None:
     assert turns[::2] == list(HOSTILE)
 
 
-def test_a_page_needs_nothing_else_and_runs_nothing_but_its_own_script(tmp_path: Path) -> None:
+def test_a_page_needs_nothing_else_and_runs_nothing_but_its_own_script(tmp_path: Path, pictures: None) -> None:
     run_folder(tmp_path / "run", [[SITE, BARREN]])
     page = Page(report(tmp_path / "run", tmp_path / "r.html"))
     policy = next(v for _, v in page.attributes if "default-src" in v)
@@ -203,7 +214,7 @@ def test_a_page_needs_nothing_else_and_runs_nothing_but_its_own_script(tmp_path:
     assert len(ids) == len(set(ids))
 
 
-def test_pictures_follow_the_theme_and_hold_text_as_text(tmp_path: Path) -> None:
+def test_pictures_follow_the_theme_and_hold_text_as_text(tmp_path: Path, pictures: None) -> None:
     run_folder(tmp_path / "run", [[[candidate("a", model="$x^2$ <b>")], [candidate("b", model="other")]]])
     page = report(tmp_path / "run", tmp_path / "r.html")
     pictures = re.findall(r"<svg.*?</svg>", page, re.S)
@@ -297,9 +308,8 @@ def test_mistakes_are_one_line(tmp_path: Path) -> None:
     assert not (tmp_path / "r.html").exists()
 
 
-def test_without_matplotlib_there_are_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_matplotlib_there_are_tables(tmp_path: Path) -> None:
     run_folder(tmp_path / "run", [[SITE]])
-    monkeypatch.setattr(plots, "available", lambda: False)
     done = CliRunner().invoke(cli, ["report", str(tmp_path / "run"), "-o", str(tmp_path / "r.html")])
     assert "pip install 'selfplay-turns[plot]'" in done.stderr
     page = (tmp_path / "r.html").read_text()

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import http.client
 import json
+import subprocess
+import sys
 import threading
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,7 @@ from selfplay.cli import cli
 from selfplay.errors import UsageError
 from selfplay.judge.lessons import read_lessons
 from selfplay.judge.raters import match, read_raters
+from selfplay.judge.sheet import as_html
 from selfplay.results import open_results
 from selfplay.viewing import annotating
 from selfplay.viewing.drawing import draw
@@ -145,6 +149,8 @@ def test_who_labels_sees_nothing_of_what_is_known(tmp_path: Path) -> None:
     for secret in ("Hidden", "0.77", "hidden-rule", "hidden-evidence", "0.1234", "0.5678", "flagged", "c0#", "rank"):
         assert secret not in text.replace(open_rubric(), ""), secret
     assert routes("GET", "chunk/0", b"") is None
+    assert "connect-src 'self'\"" in text
+    assert "connect-src 'none'\"" in as_html(items).decode()  # a sheet in a file sends nothing anywhere
 
 
 def open_rubric() -> str:
@@ -243,6 +249,20 @@ def test_somebody_elses_labels_and_other_files_are_left_alone(tmp_path: Path) ->
         with pytest.raises(UsageError, match="--annotate"):
             Marked(path, "ana")
         assert path.read_text() == text
+
+
+def test_the_verb_serves_until_it_is_ended(tmp_path: Path) -> None:
+    call = [sys.executable, "-c", "from selfplay.cli import main; main()", "view", str(many(tmp_path / "run"))]
+    call += ["--annotate", str(tmp_path / "ana.jsonl"), "--annotator", "ana", "--n", "7"]
+    with subprocess.Popen(call, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline() == "7 turns in random order, 0 of them labelled by ana\n"
+        url = process.stderr.readline().split()[0]
+        with urllib.request.urlopen(url) as answer:
+            assert "<title>Turns to judge</title>" in answer.read().decode()
+        process.terminate()
+        assert process.wait(10) == 0
+        assert process.stderr.read() == "nothing labelled\n"
 
 
 @pytest.mark.parametrize(

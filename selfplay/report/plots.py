@@ -120,7 +120,7 @@ def yields(at: Mapping[int, AtN], sites: int) -> str:
 
 def short(names: Sequence[str]) -> list[str]:
     """Names without the words that all begin with, where that is much."""
-    common = os.path.commonprefix(list(names)) if len(names) > 1 else ""
+    common = os.path.commonprefix(list(names)) if len(names) > 1 else ""  # noqa: RUF071 - characters are meant
     common = common[: max(common.rfind(mark) for mark in " /-_:") + 1]
     return [f"… {name[len(common) :]}" for name in names] if len(common) > 8 else list(names)
 

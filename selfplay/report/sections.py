@@ -106,7 +106,7 @@ def flow(results: Results, tally: Tally) -> Section:
 def told(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What cleaning and playing counted themselves."""
     counted = {name: summary[name] for name in COUNTED if isinstance(summary.get(name), Mapping)}
-    found = [(name, value) for name, value in flattened(counted, plain=int) if "commonest" not in name]
+    found = [(name, value) for name, value in flattened(counted, plain=int) if "commonest" not in name and value != "0"]
     return [(name.replace(".", ": ").replace("_", " "), f"{int(value):,}") for name, value in found]
 
 

@@ -25,6 +25,7 @@ def browse(folder: str, port: int, show: bool, say: Say, most: int, by: Sequence
     Raises:
         UsageError: The folder holds no finished results, or the port is taken.
     """
+    say(f"reading {folder}")
     with gathered(open_results(folder), most, by, served=True) as contents:
         serve(browsing.routes(contents), port, show, say)
 

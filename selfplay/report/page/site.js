@@ -80,7 +80,7 @@ function hitsIn(text) { return spansOf(text, chosen.query).map(([from, to]) => [
 // Makes a candidate the one that keys act on, and marks its evidence in the context too.
 function activate(at, scroll = true) {
   const { site } = looked;
-  if (at < 0 || at >= site.turns.length) return;
+  if (at < 0 || at >= Math.max(1, site.turns.length)) return;
   looked.active = at;
   const evidence = (text, words, title) => spansOf(text, words).map(([from, to]) => [from, to, "evidence", title]);
   const boxes = byId("candidates").querySelectorAll(".candidate");
@@ -92,11 +92,11 @@ function activate(at, scroll = true) {
       turn ? textBox(turn, [...evidence(turn, quote, rule), ...hitsIn(turn)]) : element("em", "faint", "(empty)"));
   });
   if (scroll) boxes[at]?.scrollIntoView({ block: "nearest" });
-  const words = site.turns[at].quote;
+  const { quote: words, rule: fired } = site.turns[at] ?? {};
   const context = byId("context");
   const before = looked.context === site ? context.scrollTop : null;
   context.replaceChildren(...site.messages.map((message, i) => {
-    const title = `also in the candidate: ${site.turns[at].rule}`;
+    const title = `also in the candidate: ${fired}`;
     const spans = words && words.length >= LEAST_IN_CONTEXT && message.role !== "system" ? evidence(message.text, words, title) : [];
     const box = element("div", `message ${message.role === "assistant" ? "assistant" : ""}`,
       element("div", "role", ...plainNodes(message.role)), textBox(message.text, [...spans, ...hitsIn(message.text)]));
