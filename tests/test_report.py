@@ -276,6 +276,8 @@ def test_what_has_nothing_to_say_is_left_out(tmp_path: Path) -> None:
     page = report(tmp_path / "play", tmp_path / "r.html")
     assert "sites 4 candidates 8 (2 per site)" in section(page, "flow")
     assert len(Page(page).packed("index")["sites"]["ids"]) == 4
+    assert "label 1 2 no rule fired 50.0% 50.0%" in section(page, "labels-0")
+    assert "Labels by round" in page
 
 
 def test_the_record_is_told_whole(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from selfplay.errors import UsageError
 from selfplay.report import plots
 from selfplay.report.packing import Packer
 from selfplay.report.sections import SAID, Section, kept_or_chosen, only_unjudged, sections
-from selfplay.report.tally import Tally
+from selfplay.report.tally import ROUND, Tally
 from selfplay.results import Results, Tables
 from selfplay.summary import ESTIMATE_SITES, share_of
 from selfplay.terminal import printable
@@ -75,7 +76,7 @@ def gathered(results: Results, most: int, by: Sequence[str] = (), *, served: boo
         UsageError: There is not one turn, a file is damaged, or no row has a column of `by`.
     """
     tally = Tally(by)
-    for part in results.parts():
+    for part in parts(results):
         tally.add(*part)
     if not tally.turns:
         raise UsageError(f"{results.folder} holds no turns, so there is nothing to show")
@@ -118,12 +119,23 @@ def _pack(
             places.append((file.tell(), len(chunk)))
             file.write(chunk)
 
-    for sites, turns in results.parts():
+    for sites, turns in parts(results):
         some = drawn(sites, turns, of_texts)[1].select(TEXTS)
         texts.append(some.with_columns(pl.col("selected").fill_null(False)))
         put(packer.add(*drawn(sites, turns, share)))
     put(packer.rest())
     return pl.concat(texts), places
+
+
+def parts(results: Results) -> Iterator[Tables]:
+    """As `Results.parts`; the sites of a play tell their round as a column of the input would."""
+    if results.verb != "play":
+        yield from results.parts()
+        return
+    for number, run in enumerate(results.runs(), 1):
+        for sites, turns in run.parts():
+            extra = [json.dumps({ROUND: number} | json.loads(text or "{}")) for text in sites["extra"]]
+            yield sites.with_columns(extra=pl.Series(extra, dtype=pl.String)), turns
 
 
 def drawn(sites: pl.DataFrame, turns: pl.DataFrame, share: float) -> Tables:

@@ -18,7 +18,8 @@ import polars as pl
 from selfplay.choosing.selection import UNBARRED
 from selfplay.summary import share_of
 
-GROUPS = ("source", "domain", "category", "topic", "task", "dataset", "language", "lang")
+ROUND = "round"
+GROUPS = (ROUND, "source", "domain", "category", "topic", "task", "dataset", "language", "lang")
 """Columns of the input by which labels are counted wherever rows carry them."""
 VALUES = 24
 """Values that a column may have to be counted by; an id has more."""
@@ -129,13 +130,13 @@ class Tally:
         return [name for name, found in values.items() if len(found) > 1 or name in self.by]
 
     def values(self, column: str | None) -> list[str]:
-        """Values of a column, the most frequent first, numbers by size."""
+        """Values of a column, the most frequent first, rounds and temperatures by size."""
         counts: Counter[str] = Counter()
         for (name, value, _), count in self.labels.items():
             if name == column:
                 counts[value] += count
-        if column == "temperature":
-            return sorted(counts, key=lambda value: float(value[2:]))
+        if column == "temperature" or (column == ROUND and all(value.isdecimal() for value in counts)):
+            return sorted(counts, key=lambda value: float(value.removeprefix("T=")))
         return sorted(counts, key=lambda value: (-counts[value], value))
 
     def _add_labels(self, sites: pl.DataFrame, turns: pl.DataFrame) -> None:
