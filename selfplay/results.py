@@ -98,12 +98,12 @@ class Results:
         if self.verb == "run":
             return [self]
         if self.verb == "play":
-            return [open_results(place) for place in sorted(self.folder.glob("round-*"), key=_number)]
+            return [open_results(path.parent) for path in sorted(self.folder.glob("round-*/run.json"), key=_number)]
         place = self.folder / "replacements"
         return [open_results(place)] if place.exists() else []
 
-    def conversations(self) -> Iterator[dict[str, Any]]:
-        """Rows of `conversations.jsonl`, of a clean or play.
+    def conversations(self, dropped: bool = False) -> Iterator[dict[str, Any]]:
+        """Rows of `conversations.jsonl`, of a clean or play; then those of `dropped.jsonl`, where that is asked for.
 
         Raises:
             UsageError: It is damaged, or this is a run, which has none.
@@ -111,6 +111,8 @@ class Results:
         if self.verb == "run":
             raise UsageError(f"{self.folder} holds a run, which has sites and turns but no whole conversations")
         yield from _lines(self.folder / "conversations.jsonl")
+        if dropped and (self.folder / "dropped.jsonl").exists():
+            yield from _lines(self.folder / "dropped.jsonl")
 
 
 def open_results(folder: str | Path) -> Results:
@@ -142,9 +144,10 @@ def open_results(folder: str | Path) -> Results:
     return Results(folder, verb, record)
 
 
-def _number(place: Path) -> tuple[int, str]:
-    digits = place.name.removeprefix("round-")
-    return (int(digits), "") if digits.isdecimal() else (1 << 60, place.name)
+def _number(path: Path) -> tuple[int, str]:
+    name = path.parent.name
+    digits = name.removeprefix("round-")
+    return (int(digits), "") if digits.isdecimal() else (1 << 60, name)
 
 
 def _sampled(results: Results) -> Iterator[Tables]:
