@@ -26,6 +26,8 @@ VERBS = {
     "export": "Write a run's turns as trainers read them, or as a dataset with its card.",
     "prompt": "Show the exact prompt at a site, its stops and token count.",
     "inspect": "Tell what is in a file of conversations.",
+    "report": "Write one page with figures and every conversation, readable offline.",
+    "view": "Show results in a local browser, or have people label turns there.",
     "models": "List the embedded models and get them.",
     "judge": "Have language models judge candidate turns by the rubric.",
     "annotate": "Make a blinded sheet for people to judge turns, and read it back.",
