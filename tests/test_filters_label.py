@@ -211,19 +211,26 @@ GOOD_SIGNALS = {
 
 
 def test_each_row_is_decided_by_the_largest_set_that_knows_it() -> None:
-    """One whose signals are known; one that lacks a single signal; one in a language the models do not know."""
-    turns = ("does the lamp scorch the leaves?", "why only six hours of light?", "¿la lámpara quema las hojas?")
+    """One whose signals are known; ones that lack a signal or the state; one in a language the models do not know."""
+    turns = (
+        "does the lamp scorch the leaves?", "why only six hours of light?", "why not at noon?",
+        "¿la lámpara quema las hojas?",
+    )  # fmt: skip
+    (probe,) = {scores.probe for scores in (filters.load_rules().sets["full"].scores,) if scores}
+    assert probe is not None
+    state = [0.0] * len(probe.weights[0])
     given_table = table(*turns, **GOOD_SIGNALS).with_columns(
-        pl.Series("answer_pmi", [1.5, None, 1.5]),
-        pl.Series("answer", [ANSWER, ANSWER, FOREIGN["es"][1]]),
-        pl.Series("query", [QUESTION, QUESTION, FOREIGN["es"][0]]),
+        pl.Series("cos_answer", [0.4, None, 0.4, 0.4]),
+        pl.Series("turn_state", [state, state, None, state], pl.List(pl.Float32)),
+        pl.Series("answer", [ANSWER, ANSWER, ANSWER, FOREIGN["es"][1]]),
+        pl.Series("query", [QUESTION, QUESTION, QUESTION, FOREIGN["es"][0]]),
     )
     both = filters.label(given_table)
-    assert both["rule_set"].to_list() == ["full", "text", "text"]
+    assert both["rule_set"].to_list() == ["full", "text", "text", "text"]
     text = filters.label(given_table, only="text")
-    assert text["rule_set"].to_list() == ["text"] * 3
+    assert text["rule_set"].to_list() == ["text"] * 4
     assert both[1:].select(ADDED).equals(text[1:].select(ADDED))
-    assert filters.label(given_table, only="full")["rule_set"].to_list() == ["full"] * 3
+    assert filters.label(given_table, only="full")["rule_set"].to_list() == ["full"] * 4
     with pytest.raises(ValueError, match="no rule set 'all'; there is text, full"):
         filters.label(given_table, only="all")
 

@@ -18,7 +18,8 @@ from selfplay.signals.measure import SIGNALS
 def test_every_signal_that_is_read_or_measured_is_documented_once_under_its_tier() -> None:
     documented = [each.name for each in CATALOGUE]
     assert len(documented) == len(set(documented))
-    for tier, names in (*TIER_SIGNALS.items(), *SIGNALS.items()):
+    measured = [(tier, names) for tier, names in SIGNALS.items() if tier != "state"]  # of which comes `state_grade`
+    for tier, names in (*TIER_SIGNALS.items(), *measured):
         assert [each.name for each in CATALOGUE if each.tier == tier] == [*names]
     assert {each.tier for each in CATALOGUE} == TIERS.keys()
 
