@@ -17,12 +17,17 @@ from selfplay.terminal import printable
 
 VERBS = {
     "run": "Sample, filter and rank user turns, and write a dataset.",
+    "play": "Play dialogues from first prompts: answer, sample user turns, take the best, and on.",
     "sample": "Sample N user turns after each assistant response.",
+    "clean": "Judge the user turns of existing conversations; flag, cut, drop, replace.",
     "filter": "Label candidate turns and say which rule fired and why.",
     "rules": "Show the rules as sentences, and explain what they say about one turn.",
     "rank": "Order candidate turns by how grounded they are in the answer.",
+    "export": "Write a run's turns as trainers read them, or as a dataset with its card.",
     "prompt": "Show the exact prompt at a site, its stops and token count.",
     "inspect": "Tell what is in a file of conversations.",
+    "report": "Write one page with figures and every conversation, readable offline.",
+    "view": "Show results in a local browser, or have people label turns there.",
     "models": "List the embedded models and get them.",
     "judge": "Have language models judge candidate turns by the rubric.",
     "annotate": "Make a blinded sheet for people to judge turns, and read it back.",

@@ -9,6 +9,9 @@ from typing import Any
 
 from selfplay.core import Draw, Sampling
 
+PERSONA = "{persona}"
+"""Stands in `SampleConfig.system` for what a row says of its user."""
+
 
 @dataclass(frozen=True, slots=True)
 class SampleConfig:
@@ -19,6 +22,7 @@ class SampleConfig:
         temperatures: The number of samples of each temperature, in each round.
         until_survivors: Go on drawing at a site until so many of its candidates may be chosen; None for one round.
         max_n: Most candidates of a site over all rounds and temperatures.
+        persona: Column of the input whose text takes the place of `PERSONA` in `system`.
     """
 
     source: str
@@ -39,6 +43,7 @@ class SampleConfig:
     seed: int = 0
     until_survivors: int | None = None
     max_n: int | None = None
+    persona: str | None = None
 
     @property
     def n(self) -> int:

@@ -36,7 +36,7 @@ def flip(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
 
 
 def chosen_row(site: Mapping[str, Any], turn: Mapping[str, Any], several: bool = False) -> dict[str, Any]:
-    """One line of `chosen.jsonl`. Unknown columns come last; one that has a name of ours becomes `input_<name>`.
+    """One line of `chosen.jsonl`.
 
     Args:
         several: A site may have more than one chosen turn, so that the id must tell which.
@@ -52,7 +52,12 @@ def chosen_row(site: Mapping[str, Any], turn: Mapping[str, Any], several: bool =
         **{key: turn[key] for key in ("label", "p_genuine", "groundedness")},
         "reference": site["next_user"],
     }
-    for key, value in json.loads(site["extra"]).items():
+    return with_extra(row, json.loads(site["extra"]))
+
+
+def with_extra(row: dict[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
+    """`row` with the columns we do not know behind ours; one that has a name of ours becomes `input_<name>`."""
+    for key, value in extra.items():
         name = key
         while name in row:
             name = f"input_{name}"
@@ -62,8 +67,8 @@ def chosen_row(site: Mapping[str, Any], turn: Mapping[str, Any], several: bool =
 
 def in_order(run: Run) -> list[int]:
     """Finished parts by their first site; an engine that answers out of order leaves them otherwise."""
-    first = {n: run.read("turns", n, ["ordinal"])["ordinal"].min() for n in run.parts("turns")}
-    return sorted(first, key=lambda n: (first[n] is None, first[n]))
+    first = run.first("turns")
+    return sorted(first, key=lambda number: first[number])
 
 
 def chosen(run: Run) -> Iterator[dict[str, Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import platform
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -17,7 +17,7 @@ from selfplay import dataset, judging, pipeline, progress, summary
 from selfplay.choosing import in_order, preferences, selection
 from selfplay.config import SampleConfig, SelectConfig
 from selfplay.core import Site
-from selfplay.engines.base import Engine, Scored
+from selfplay.engines.base import CacheUse, Engine
 from selfplay.engines.opening import check, open_engine
 from selfplay.errors import EngineError, TooManyBadRows, UsageError
 from selfplay.inputs.quarantine import Quarantine, parse_max_bad
@@ -133,12 +133,7 @@ def execute(job: Job, out: Path, *, fresh: bool, quiet: bool, examples: int = 0)
         SelfplayError: A mistake in the options, an engine that cannot go on, too many bad rows.
     """
     check(job.engine)
-    parse_max_bad(job.max_bad)
-    if out.exists() and not out.is_dir():
-        raise UsageError(f"{out} is a file; -o names a folder")
-    keep_apart(job.conversations, out, "-o")
-    if job.conversations != "-" and Path(job.conversations).resolve().is_relative_to(out.resolve()):
-        raise UsageError(f"{job.conversations} lies in the run's folder {out}; move it, or name another folder with -o")
+    check_places(job, out)
     with ExitStack() as stack:
         path = stack.enter_context(readable(job.conversations))
         config, template = configure(job, path, None if fresh else out)
@@ -159,9 +154,30 @@ def execute(job: Job, out: Path, *, fresh: bool, quiet: bool, examples: int = 0)
             except TooManyBadRows as error:
                 session.error = error
         code = finish(run, job, config, select, session, quarantine)
+        if code == 130:
+            say_interrupted(out)
         if not quiet and code != 130:
             show.closing(run, examples)
         return code
+
+
+def check_places(job: Job, out: Path) -> None:
+    """Refuses an output that is a file or lies in the input, an input in the output, and a senseless --max-bad.
+
+    Raises:
+        UsageError: With the reason.
+    """
+    parse_max_bad(job.max_bad)
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out} is a file; -o names a folder")
+    keep_apart(job.conversations, out, "-o")
+    if job.conversations != "-" and Path(job.conversations).resolve().is_relative_to(out.resolve()):
+        raise UsageError(f"{job.conversations} lies in the run's folder {out}; move it, or name another folder with -o")
+
+
+def say_interrupted(out: Path) -> None:
+    """Where the same command goes on."""
+    click.echo(f"interrupted; the same command goes on from here: {printable(str(out))}", err=True)
 
 
 def work(
@@ -184,6 +200,8 @@ def work(
     in_rounds = config.until_survivors is not None
     if in_rounds:
         recover(run)
+    scored = getattr(engine, "scored", CacheUse())
+    before = scored.tokens, scored.cached
     judging_parts = pipeline.Judging(run, judge)
     try:
         session = sample_until(*what, judging_parts) if in_rounds else pipeline.sample(*what, judging_parts.submit)
@@ -195,8 +213,7 @@ def work(
     if not interrupt.now:
         judging_parts.finish(interrupt)
     session.judging_seconds = judging_parts.seconds
-    scored = getattr(engine, "scored", Scored())
-    session.scored_tokens, session.scored_cached = scored.tokens, scored.cached
+    session.scored_tokens, session.scored_cached = scored.tokens - before[0], scored.cached - before[1]
     unjudged = next(run.unfinished(), None) is not None
     session.interrupted = session.interrupted or (interrupt.asked and unjudged)
     return session
@@ -220,34 +237,50 @@ def finish(
     session: pipeline.Session,
     quarantine: Quarantine,
 ) -> int:
-    """Writes the dataset and the record of this session; returns the exit code."""
-    pipeline.write_failed(run.folder, session.failed)
-    sessions = [*run.record["sessions"], session.as_json()]
-    status = "interrupted" if session.interrupted else "failed" if session.error else "done"
-    counts = {"rows": quarantine.rows, "bad_rows": quarantine.bad, "bad_by_reason": quarantine.summary()}
-    if status != "done":
-        run.save(status=status, sessions=sessions, input=counts)
-        if session.error:
-            raise session.error
-        click.echo(f"interrupted; the same command goes on from here: {printable(str(run.folder))}", err=True)
-        return 130
+    """Writes the dataset, if the session ended well, and the record of it; returns the exit code."""
+    summed = None
+    if session.error is None and not session.interrupted:
+        summed = write_results(run, job, config, select, [*run.record["sessions"], session.as_json()])
+    return record(run, session, quarantine, summed)
+
+
+def write_results(
+    run: Run, job: Job, config: SampleConfig, select: SelectConfig | None, sessions: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Writes what a finished run is made for; returns its summary."""
     if job.judging is None:
         dataset.write_turns(run)
-        summed = summary.counted(run)
-    else:
-        if job.judging.diversity and select is not None:
-            in_order.choose_in_order(run, select, selection.encoder(select.tiers))
-        dataset.write_dataset(run)
-        in_rounds = config.until_survivors is not None
-        # Hard sites have more candidates in later rounds; only the first says what one draw is worth.
-        before = rounds.drawn_in(config) == 0 if in_rounds else None
-        summed = summary.summarize(run, load_rules(job.judging.rules), sessions, before)
-        if in_rounds:
-            summed["rounds"] = rounds.summarize(run, config)
-        # Once asked for, pairs are kept up with the choice.
-        if kind := job.judging.pairs or run.record.get("pairs"):
-            run.save(pairs=kind)
-            summed["pairs"] = preferences.write_pairs(run, kind)
+        return summary.counted(run)
+    if job.judging.diversity and select is not None:
+        in_order.choose_in_order(run, select, selection.encoder(select.tiers))
+    dataset.write_dataset(run)
+    in_rounds = config.until_survivors is not None
+    # Hard sites have more candidates in later rounds; only the first says what one draw is worth.
+    before = rounds.drawn_in(config) == 0 if in_rounds else None
+    summed = summary.summarize(run, load_rules(job.judging.rules), sessions, before)
+    if in_rounds:
+        summed["rounds"] = rounds.summarize(run, config)
+    # Once asked for, pairs are kept up with the choice.
+    if kind := job.judging.pairs or run.record.get("pairs"):
+        run.save(pairs=kind)
+        summed["pairs"] = preferences.write_pairs(run, kind)
+    return summed
+
+
+def record(run: Run, session: pipeline.Session, quarantine: Quarantine, summed: Mapping[str, Any] | None) -> int:
+    """Notes a session in `run.json`, `summed` being the summary where it ended well; returns the exit code.
+
+    Raises:
+        EngineError, TooManyBadRows: What the session ended with.
+    """
+    pipeline.write_failed(run.folder, session.failed)
+    sessions = [*run.record["sessions"], session.as_json()]
+    counts = {"rows": quarantine.rows, "bad_rows": quarantine.bad, "bad_by_reason": quarantine.summary()}
+    if session.error is not None or session.interrupted:
+        run.save(status="interrupted" if session.interrupted else "failed", sessions=sessions, input=counts)
+        if session.error:
+            raise session.error
+        return 130
     run.save(status="done", sessions=sessions, input=counts, failed=len(session.failed), summary=summed)
     if session.failed:
         click.echo(

@@ -62,9 +62,9 @@ def configure(options: Options, generator: str | None = None, states: bool = Tru
     tiers, notes = settle(options.tiers, _learned(rules, weights), models, read)
     config = SelectConfig(
         rules=options.rules or "default",
-        rules_hash=_hash(options.rules, "filters", "default_rules.json"),
+        rules_hash=file_hash(options.rules, "filters", "default_rules.json"),
         weights=options.weights or "default",
-        weights_hash=_hash(options.weights, "rerank", "default_weights.json"),
+        weights_hash=file_hash(options.weights, "rerank", "default_weights.json"),
         tiers=tiers,
         scorer_model=scorer,
         cross_encoder=options.cross_encoder,
@@ -85,7 +85,8 @@ def _learned(rules: filters.Rules, weights: rerank.Weights) -> Learned:
     return {"rules": rules.models, "weights": weights.measured_with}
 
 
-def _hash(path: str | None, package: str, shipped: str) -> str:
+def file_hash(path: str | None, package: str, shipped: str) -> str:
+    """Of a rule or weight file, or of the one that `package` ships."""
     data = Path(path).read_bytes() if path else importlib.resources.files(package).joinpath(shipped).read_bytes()
     return hashlib.blake2b(data, digest_size=8).hexdigest()
 

@@ -47,17 +47,22 @@ class Keeping:
         return table.with_columns(pl.when(joined != "").then(joined).alias("rejected_for"))
 
 
-def keeping(drop: Iterable[str] = (), keep: Iterable[str] = (), above: float | None = None) -> Keeping:
+def keeping(
+    drop: Iterable[str] = (), keep: Iterable[str] = (), above: float | None = None, option: str = "--drop"
+) -> Keeping:
     """What `--drop`, `--keep` and `--keep-above` ask for; labels may be joined by commas.
+
+    Args:
+        option: What the verb calls the one that `drop` is of.
 
     Raises:
         UsageError: A label there is not, `drop` and `keep` together, nothing left to keep.
     """
-    dropped, kept = _labels("--drop", drop), _labels("--keep", keep)
+    dropped, kept = _labels(option, drop), _labels("--keep", keep)
     if dropped and kept:
         raise UsageError("--drop and --keep: give one of them, each says the other by leaving labels out")
     if len(dropped) == len(Label):
-        raise UsageError("--drop: that is every label; nothing would stay")
+        raise UsageError(f"{option}: that is every label; nothing would stay")
     return Keeping(kept or frozenset(Label) - dropped, above)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-from selfplay.config import SampleConfig, draws
+from selfplay.config import PERSONA, SampleConfig, draws
 from selfplay.core import Prompt, Site
 from selfplay.engines.base import SampleRequest
 from selfplay.errors import SelfplayError, TooManyBadRows
@@ -22,11 +22,18 @@ def render(site: Site, config: SampleConfig, template: ChatTemplate | None, cont
     """
     prompt = Prompt("", ())
     if template is not None:
-        prompt = template.user_prompt(site.messages, config.system)
+        prompt = template.next_prompt(site.messages, system_at(site, config))
         length, room = len(prompt.token_ids), config.sampling.max_tokens
         if context is not None and length + room > context:
             raise SelfplayError(f"over the model's context: {length} prompt tokens + {room} to sample > {context}")
     return SampleRequest(site.site_id, prompt, draws(config, site.site_id), site.messages)
+
+
+def system_at(site: Site, config: SampleConfig) -> str:
+    """`config.system` for one site: with its own persona, where there are such."""
+    if config.persona is None:
+        return config.system
+    return config.system.replace(PERSONA, str(site.conversation.extra[config.persona]))
 
 
 def grouped(sites: Iterable[Site], size: int) -> Iterator[list[Site]]:

@@ -46,7 +46,9 @@ LEFTOVER = ".*.tmp"
 
 
 class Parts:
-    """A folder with numbered parts of each kind."""
+    """A folder with numbered parts of each of `kinds`, which are written in their order."""
+
+    kinds: tuple[str, ...] = KINDS
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -74,9 +76,14 @@ class Parts:
         except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
             raise SelfplayError(f"{path} is damaged ({error}); delete it and run again: it is made anew") from None
 
+    def first(self, kind: str) -> dict[int, int]:
+        """The first site in reading order of each part that has any."""
+        found = {number: self.read(kind, number, ["ordinal"])["ordinal"].min() for number in self.parts(kind)}
+        return {number: least for number, least in found.items() if isinstance(least, int)}
+
     def remove(self, number: int) -> None:
         """Removes a part of every kind. A kill in between leaves what `tidy` removes."""
-        for kind in KINDS:
+        for kind in self.kinds:
             self.path(kind, number).unlink(missing_ok=True)
 
     def unfinished(self) -> Iterator[int]:
@@ -85,16 +92,16 @@ class Parts:
 
     def make(self) -> None:
         """Makes the folders of all kinds."""
-        for kind in KINDS:
+        for kind in self.kinds:
             (self.folder / kind).mkdir(parents=True, exist_ok=True)
 
     def tidy(self) -> None:
         """Removes what a kill left half done, and parts whose earlier kinds were deleted: they are made anew."""
-        for place in (self.folder, *(self.folder / kind for kind in KINDS)):
+        for place in (self.folder, *(self.folder / kind for kind in self.kinds)):
             for leftover in place.glob(LEFTOVER):
                 leftover.unlink()
-        whole = set(self.parts("sites")) & set(self.parts("sampled"))
-        for kind in KINDS:
+        whole = set(self.parts(self.kinds[0])) & set(self.parts(self.kinds[1]))
+        for kind in self.kinds:
             for number in set(self.parts(kind)) - whole:
                 self.path(kind, number).unlink()
 
@@ -131,6 +138,9 @@ class Run(Parts):
         rounds: Parts of sites that are still being drawn at; made by who needs them.
     """
 
+    verb = "run"
+    files: tuple[str, ...] = FILES
+
     def __init__(
         self, folder: Path, sample: Mapping[str, Any], select: Mapping[str, Any] | None, fresh: bool = False
     ) -> None:
@@ -141,8 +151,8 @@ class Run(Parts):
         ours = {folder / ".lock", *folder.glob(f".run.json{LEFTOVER}")} if existed else set()
         if existed and not (folder / "run.json").exists() and set(folder.iterdir()) - ours:
             raise UsageError(f"{folder} is not empty and holds no run; name another folder with -o")
-        if existed and _foreign(folder / "run.json"):
-            raise UsageError(f"{folder}/run.json is not of a selfplay run; name another folder with -o")
+        if existed and _foreign(folder / "run.json", self.verb):
+            raise UsageError(f"{folder}/run.json is not of a selfplay {self.verb}; name another folder with -o")
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -173,14 +183,14 @@ class Run(Parts):
 
     def _clear(self) -> None:
         # All but run.json, which is replaced: without it a kill here would leave a folder that holds no run.
-        for name in (*KINDS, "rounds"):
+        for name in (*self.kinds, "rounds"):
             shutil.rmtree(self.folder / name, ignore_errors=True)
-        for name in FILES:
+        for name in self.files:
             (self.folder / name).unlink(missing_ok=True)
 
     def _open(self, sample: dict[str, Any], select: dict[str, Any] | None, fresh: bool) -> dict[str, Any]:
         path = self.folder / "run.json"
-        new = {"format": FORMAT, "sample": sample, "select": select, "status": "new", "sessions": []}
+        new = {"format": FORMAT, "verb": self.verb, "sample": sample, "select": select, "status": "new", "sessions": []}
         if fresh or not path.exists():
             return new
         try:
@@ -247,10 +257,11 @@ def writing(path: Path) -> Iterator[None]:
         raise SelfplayError(f"cannot write {path}: {error}") from None
 
 
-def _foreign(path: Path) -> bool:
-    """Whether this is another program's file: JSON, but not what a run records. A broken one may be ours."""
+def _foreign(path: Path, verb: str) -> bool:
+    """Whether this is another program's file, or another verb's: JSON, but not what `verb` records. A broken one may be
+    ours."""
     try:
         record = json.loads(path.read_bytes())
     except (OSError, ValueError):
         return False
-    return not (isinstance(record, dict) and "sample" in record)
+    return not (isinstance(record, dict) and "sample" in record and record.get("verb", "run") == verb)

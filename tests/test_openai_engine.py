@@ -127,6 +127,21 @@ def test_chat_asks_by_instruction_with_the_dialogue_as_data() -> None:
     assert payload["max_completion_tokens"] == 8
 
 
+def test_an_answer_is_asked_for_with_the_messages_as_they_are() -> None:
+    request = SampleRequest("a#0", Prompt("", ()), (Draw(0.7, 0, 1),), MESSAGES[:1])
+    with scripted(chatty) as server:
+        engine = OpenAIEngine(f"{server.url}/v1", "some-model", mode="answer")
+        (result,) = engine.sample([request], Sampling(max_tokens=8))
+        described = engine.describe()
+        engine.close()
+    assert not engine.primed
+    assert (described["mode"], "instruction" in described) == ("answer", False)
+    assert result.candidates[0].turn == "And then?"
+    payload = server.payloads("/v1/chat/completions")[-1]
+    assert payload["messages"] == [MESSAGES[0]]
+    assert payload["temperature"] == 0.7
+
+
 def test_text_that_utf8_cannot_carry_is_sent_all_the_same() -> None:
     lone = SampleRequest(
         "\ud800#1", Prompt("x\ud800", (1,), (), (2,)), (Draw(1.0, 0, 0),), ({"role": "user", "content": "\udfff"},)
@@ -134,7 +149,8 @@ def test_text_that_utf8_cannot_carry_is_sent_all_the_same() -> None:
     with scripted(strict) as server:
         assert run(server, lone)["\ud800#1"].error is None
     with scripted(chatty) as server:
-        assert run(server, lone, model="m", mode="chat")["\ud800#1"].error is None
+        for mode in ("chat", "answer"):
+            assert run(server, lone, model="m", mode=mode)["\ud800#1"].error is None
 
 
 def test_chat_without_messages_or_content_is_that_sites_error() -> None:

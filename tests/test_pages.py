@@ -169,3 +169,16 @@ def test_two_threads_get_the_same(model: Any) -> None:
         thread.join()
     assert len(found) == 15
     assert all(one == fresh for one in found)
+
+
+def test_held_tells_how_far_a_sequence_is_kept(model: Any) -> None:
+    pages = Pages(SIZE, 1 << 30)
+    assert pages.held(LONG) == 0
+    with torch.inference_mode():
+        begin(model, [LONG], pages)
+    assert pages.held(LONG) == 4 * SIZE
+    assert pages.held((*LONG[:60], *tokens(2, 12))) == 3 * SIZE
+    assert pages.held(LONG[:SIZE]) == 0, "the last token's logits are wanted, so it is never in a page"
+    assert pages.held(tokens(4, 40)) == 0
+    pages.clear()
+    assert pages.held(LONG) == 0

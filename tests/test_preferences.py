@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
 
-from selfplay.choosing.preferences import KINDS, pairs, write_pairs
+from selfplay.choosing import preferences
+from selfplay.choosing.preferences import KINDS, write_pairs
+from selfplay.results import Results
 from selfplay.runs import Run
 from selfplay.tables import SITES
 
@@ -27,7 +30,7 @@ def candidate(
 
 def run_of(folder: Path, *sites: list[dict[str, Any]]) -> Run:
     """One part; the candidates of each site stand in the order of their ranks."""
-    run = Run(folder, {}, None)
+    run = Run(folder, {}, {})
     contexts = [
         {"site_id": f"c{o}#2", "ordinal": o, "conversation_id": f"c{o}", "messages": json.dumps(MESSAGES)}
         for o in range(len(sites))
@@ -43,6 +46,11 @@ def run_of(folder: Path, *sites: list[dict[str, Any]]) -> Run:
     ]  # fmt: skip
     run.write("turns", 0, pl.DataFrame(turns))
     return run
+
+
+def pairs(run: Run, kinds: Sequence[str], margin: float = 0.0) -> list[dict[str, Any]]:
+    parts = Results(run.folder, "run", run.record).parts()
+    return [row for row, _ in preferences.pairs(parts, kinds, margin)]
 
 
 BEST = candidate("From the fridge too?", 0.9, 0.8, None)
@@ -88,7 +96,7 @@ def test_of_each_fault_the_surest_example(tmp_path: Path) -> None:
     ],
 )
 def test_what_teaches_nothing_is_in_no_pair(tmp_path: Path, other: dict[str, Any]) -> None:
-    assert list(pairs(run_of(tmp_path, [BEST, other]), KINDS["both"])) == []
+    assert pairs(run_of(tmp_path, [BEST, other]), KINDS["both"]) == []
 
 
 def test_sites_without_a_chosen_turn_have_no_pairs(tmp_path: Path) -> None:
@@ -97,3 +105,13 @@ def test_sites_without_a_chosen_turn_have_no_pairs(tmp_path: Path) -> None:
     assert [row["site_id"] for row in pairs(run, KINDS["both"])] == ["c1#2"]
     assert write_pairs(run, "both") == 1
     assert len((tmp_path / "pairs.jsonl").read_text().splitlines()) == 1
+
+
+def test_a_margin_leaves_out_pairs_that_are_close(tmp_path: Path) -> None:
+    run = run_of(
+        tmp_path, [BEST, candidate("Eight?", 0.9, 0.7, "lower_rank"), candidate("x", 0.1, 0.1, "flagged", "g")]
+    )
+    scores = [row["margin"] for row in pairs(run, KINDS["both"])]
+    assert scores == [pytest.approx(0.09), pytest.approx(0.71)]
+    assert [row["margin"] for row in pairs(run, KINDS["both"], 0.1)] == [pytest.approx(0.71)]
+    assert pairs(run, KINDS["both"], 0.8) == []

@@ -38,8 +38,7 @@ def choose_in_order(run: Run, config: SelectConfig, encode: Encode | None) -> No
 
 def _in_order(run: Run, config: SelectConfig, encode: Encode | None) -> Iterator[tuple[int, Choice | None]]:
     """Numbers of parts with their sites in reading order, and with None once a part has no more."""
-    first = {n: run.read("turns", n, ["ordinal"])["ordinal"].min() for n in run.parts("turns")}
-    waiting = sorted(((least, n) for n, least in first.items() if isinstance(least, int)), reverse=True)
+    waiting = sorted(((least, number) for number, least in run.first("turns").items()), reverse=True)
     heap: list[tuple[int, int, Choice, Iterator[Choice]]] = []
 
     def advance(number: int, rest: Iterator[Choice]) -> bool:

@@ -12,7 +12,7 @@ scores no lower.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import polars as pl
@@ -20,7 +20,8 @@ import polars as pl
 from rerank.diversity import same_text
 from rerank.rank import merit
 from selfplay.choosing.selection import UNBARRED
-from selfplay.dataset import flip, in_order, write_lines
+from selfplay.dataset import flip, write_lines
+from selfplay.results import Results, Tables
 from selfplay.runs import Run
 
 KINDS: Mapping[str, tuple[str, ...]] = {
@@ -33,22 +34,31 @@ KINDS: Mapping[str, tuple[str, ...]] = {
 
 def write_pairs(run: Run, asked: str) -> int:
     """Writes `pairs.jsonl` with the `KINDS` asked for, atomically; returns the number of pairs."""
-    return write_lines(run.folder / "pairs.jsonl", pairs(run, KINDS[asked]))
+    parts = Results(run.folder, "run", run.record).parts()
+    return write_lines(run.folder / "pairs.jsonl", (row for row, _ in pairs(parts, KINDS[asked])))
 
 
-def pairs(run: Run, kinds: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """All pairs, in reading order within a part; one part in memory at a time."""
-    for number in in_order(run):
-        turns = run.read("turns", number)
+def pairs(
+    parts: Iterable[Tables], kinds: Sequence[str], margin: float = 0.0
+) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """All pairs with the unknown columns of their conversations, in reading order within a part.
+
+    Args:
+        parts: Sites and turns, as `selfplay.results` gives them.
+        margin: The scores of a pair differ by no less, and differ in any case.
+    """
+    for sites, turns in parts:
         turns = turns.filter(pl.col("selected").any().over("site_id")).with_columns(score=merit(turns.columns))
-        sites = {row["site_id"]: row for row in run.read("sites", number).iter_rows(named=True)}
+        contexts = {row["site_id"]: row for row in sites.iter_rows(named=True)}
         for rows in turns.sort("ordinal", "rank").partition_by("site_id", maintain_order=True):
             candidates = rows.to_dicts()
             best = next(turn for turn in candidates if turn["selected"])
+            site = contexts[best["site_id"]]
             for kind in kinds:
                 for worse in rejected(candidates, kind):
-                    if worse["score"] < best["score"] and same_text(worse["turn"]) != same_text(best["turn"]):
-                        yield pair_row(sites[best["site_id"]], best, worse, kind)
+                    apart = best["score"] - worse["score"]
+                    if apart > 0 and apart >= margin and same_text(worse["turn"]) != same_text(best["turn"]):
+                        yield pair_row(site, best, worse, kind), json.loads(site["extra"] or "{}")
 
 
 def rejected(candidates: Sequence[Mapping[str, Any]], kind: str) -> list[Mapping[str, Any]]:

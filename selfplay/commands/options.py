@@ -170,6 +170,13 @@ choosing = stack(
                  help="Write pairs.jsonl: the chosen turn against the worst survivor, flagged ones, or both."),
 )  # fmt: skip
 
+shown = stack(
+    click.option("--sites", type=click.IntRange(min=1), default=10_000, show_default=True,
+                 help="At most so many in the browser, drawn by a hash of their ids; figures are of all."),
+    click.option("--by", multiple=True, metavar="COLUMN",
+                 help="Column of the input to count labels and filter by. [default: source, domain … where there]"),
+)  # fmt: skip
+
 
 def quarantine_beside(out: str, given: str | None, max_bad: str | None, source: str) -> Quarantine:
     """The quarantine of a verb that writes `out`: beside it unless named, nowhere for stdout or a device."""

@@ -58,11 +58,11 @@ class Reading:
 
 
 @dataclass(slots=True)
-class Scored:
-    """What an engine's `score` has read so far.
+class CacheUse:
+    """What an engine has read so far, and how much of it its prefix cache held.
 
     Attributes:
-        tokens: Tokens of prefixes and continuations of all requests, each continuation with its prefix.
+        tokens: Tokens of prompts, or of what was scored: prefixes and continuations, each continuation with its prefix.
         cached: Those of them that were not computed, since a prefix cache held them.
     """
 
@@ -81,8 +81,9 @@ class Engine(Protocol):
         seeded: True where `Draw.seed` decides the outcome.
         context_length: Tokens that prompt and completion together may have; None where the engine does not tell.
 
-    Engines that know how well their cache serves them while scoring also have `scored: Scored`; those that can look
-    into the model are `Reader`s too.
+    Engines that know how well their cache serves them while scoring also have `scored: CacheUse`. Those whose
+    `Candidate.cached_tokens` tell only of their own batch, so that a resumed run equals another, also have `prompted:
+    CacheUse`, of the prompts sampled at. Those that can look into the model are `Reader`s too.
     """
 
     name: str

@@ -57,7 +57,7 @@ class OpenAIEngine:
         model: Its name on the server; the first that the server lists if None.
         api_key: OPENAI_API_KEY if None; local servers need none.
         mode: `completions` samples at the user header from the raw prompt; `chat` asks for the user's turn by
-            instruction, which primes it.
+            instruction, which primes it; `answer` asks for the assistant's answer to the messages as they are.
         max_in_flight: Requests in flight at once.
         timeout: Seconds without a byte from the server before an attempt is given up.
         retries: Further attempts where a request itself may be at fault.
@@ -87,14 +87,15 @@ class OpenAIEngine:
         import openai
 
         url = base_url or os.environ.get("OPENAI_BASE_URL")
-        if mode not in ("completions", "chat"):
-            raise UsageError(f"mode {mode!r}: the openai engine has completions and chat")
+        if mode not in ("completions", "chat", "answer"):
+            raise UsageError(f"mode {mode!r}: the openai engine has completions, chat and answer")
         host = host_of(url or "")
         if url is None or host is None:
             raise UsageError(
                 f"the openai engine needs --base-url (or OPENAI_BASE_URL) such as http://127.0.0.1:8000/v1; got {url!r}"
             )
         self.primed = mode == "chat"
+        self._mode, self._by_chat = mode, mode != "completions"
         self._url = url
         self._policy = Policy(retries=retries, patience=patience)
         self._max_in_flight = max_in_flight
@@ -127,8 +128,8 @@ class OpenAIEngine:
     def describe(self) -> dict[str, Any]:
         """Model, address, mode and what the server was found to take."""
         dialect = dataclasses.asdict(self._dialect) if self._dialect else None
-        mode = "chat" if self.primed else "completions"
-        described = {"engine": self.name, "model": self.model, "base_url": without_secrets(self._url), "mode": mode}
+        url = without_secrets(self._url)
+        described = {"engine": self.name, "model": self.model, "base_url": url, "mode": self._mode}
         if self.primed:
             described["instruction"] = INSTRUCTION
         return {**described, "seeded": False, "max_in_flight": self._max_in_flight, "dialect": dialect}
@@ -143,7 +144,7 @@ class OpenAIEngine:
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[list[list[float]]]:
         """See `base.Engine.score`; by echoing the prompt with logprobs, which vLLM and SGLang can."""
-        if self.primed:
+        if self._by_chat:
             raise EngineError("the chat interface cannot score; use --engine sglang, transformers or completions")
         if any(not request.prefix for request in requests):
             raise ValueError("score: a prefix needs at least one token")
@@ -191,9 +192,9 @@ class OpenAIEngine:
             return await retry.called(method, **arguments)
 
     async def _post(self, body: dict[str, Any], policy: Policy | None = None) -> Any:
-        resource = self._client.chat.completions if self.primed else self._client.completions
+        resource = self._client.chat.completions if self._by_chat else self._client.completions
         # Everything goes as extra_body, so that the package neither drops nor renames a parameter it does not know.
-        known = {"model": self.model, ("messages" if self.primed else "prompt"): body.pop("input")}
+        known = {"model": self.model, ("messages" if self._by_chat else "prompt"): body.pop("input")}
 
         async def attempt() -> Any:
             return await self._call(resource.with_raw_response.create, **known, extra_body=body)
@@ -203,9 +204,9 @@ class OpenAIEngine:
     async def _site(self, request: SampleRequest, sampling: Sampling, release: Release) -> SampleResult:
         try:
             dialect = await self._find_dialect(request, sampling)
-            source = chat_messages(request.messages) if self.primed else _prompt(request.prompt, dialect)
+            source = self._source(request, dialect)
             cached: int | None = None
-            if not self.primed and len(request.draws) > 1:
+            if not self._by_chat and len(request.draws) > 1:
                 # The siblings of a primer find its prompt in the server's prefix cache, where it has one.
                 cached = answers.cached_tokens(await self._post({"input": source, "max_tokens": 1}))
 
@@ -213,7 +214,7 @@ class OpenAIEngine:
                 body = self._body(source, request.prompt, draw, sampling, dialect)
                 answer = await self._post(body)
                 release(1)
-                if self.primed:
+                if self._by_chat:
                     return answers.chat(answer, draw)
                 honest = self._unscaled or draw.temperature in (0.0, 1.0)
                 return answers.completion(answer, draw, request.prompt.stop_token_ids, logprobs=honest)
@@ -227,6 +228,12 @@ class OpenAIEngine:
             candidates[0] = dataclasses.replace(candidates[0], cached_tokens=cached)
         return SampleResult(request.key, candidates=tuple(candidates))
 
+    def _source(self, request: SampleRequest, dialect: Dialect) -> Any:
+        """What goes into `prompt` or `messages`."""
+        if self._mode == "answer":
+            return [{**message, "content": _encodable(message.get("content") or "")} for message in request.messages]
+        return chat_messages(request.messages) if self.primed else _prompt(request.prompt, dialect)
+
     def _body(self, source: Any, prompt: Prompt, draw: Draw, sampling: Sampling, dialect: Dialect) -> dict[str, Any]:
         body: dict[str, Any] = {
             "input": source,
@@ -237,7 +244,7 @@ class OpenAIEngine:
         }
         if dialect.extras:
             body |= {"top_k": sampling.top_k or -1, "min_p": sampling.min_p}
-        if not self.primed:
+        if not self._by_chat:
             body |= {"stop": list(prompt.stop) or None, "logprobs": 1}
             if dialect.extras:
                 body |= {**EXTRAS, "stop_token_ids": list(prompt.stop_token_ids)}
@@ -254,8 +261,8 @@ class OpenAIEngine:
                 return self._dialect
             one = dataclasses.replace(sampling, max_tokens=1)
             refusal: Failure | None = None
-            for dialect in CHAT_DIALECTS if self.primed else COMPLETION_DIALECTS:
-                source = chat_messages(request.messages) if self.primed else _prompt(request.prompt, dialect)
+            for dialect in CHAT_DIALECTS if self._by_chat else COMPLETION_DIALECTS:
+                source = self._source(request, dialect)
                 body = self._body(source, request.prompt, Draw(1.0, 0, 0), one, dialect)
                 try:
                     await self._post(body)
@@ -266,7 +273,7 @@ class OpenAIEngine:
                     continue
                 if not dialect.extras and (sampling.top_k or sampling.min_p):
                     raise EngineError(f"{self._url} takes neither top_k nor min_p; leave them at their defaults")
-                if not self.primed:
+                if not self._by_chat:
                     self._unscaled = await self._logprobs_unscaled(request.prompt, dialect)
                 self._dialect = dialect
                 return dialect

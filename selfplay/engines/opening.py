@@ -64,6 +64,7 @@ def open_engine(
     share_cpu: bool = False,
     state_layer: int | None = None,
     state_tokens: int = 0,
+    answering: bool = False,
 ) -> Engine:
     """The engine, ready to sample.
 
@@ -73,6 +74,7 @@ def open_engine(
         share_cpu: Leave half of the CPU to whatever else runs in this process.
         state_layer: Layer whose states are gathered while sampling, over the first `state_tokens` tokens of each turn,
             by engines that can.
+        answering: It speaks for the assistant: with `options.chat` it is asked for the answer, not for a user's turn.
 
     Raises:
         EngineError: The engine cannot be reached or started.
@@ -95,7 +97,8 @@ def open_engine(
         from selfplay.engines.openai import OpenAIEngine
 
         url = options.base_urls[0] if options.base_urls else None
-        return OpenAIEngine(url, model, mode="chat" if options.chat else "completions", **limits)
+        mode = "completions" if not options.chat else "answer" if answering else "chat"
+        return OpenAIEngine(url, model, mode=mode, **limits)
     from selfplay.engines.sglang import SglangEngine
     from selfplay.models import resolve
 

@@ -63,6 +63,12 @@ class Pages:
                 self._kept.move_to_end(name)
             return page
 
+    def held(self, tokens: Sequence[int]) -> int:
+        """How many tokens at the beginning of a sequence are in kept pages."""
+        with self._lock:
+            missing = next((start for name, start in self.names(tokens) if name not in self._kept), None)
+        return (len(tokens) - 1) // self.size * self.size if missing is None else missing
+
     def put(self, name: bytes, page: Page) -> None:
         with self._lock:
             if name in self._kept:

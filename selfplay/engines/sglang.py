@@ -16,7 +16,7 @@ from typing import Any
 from selfplay.core import Candidate, Draw, Prompt, Sampling
 from selfplay.engines import sglang_answers as answers
 from selfplay.engines.background import BackgroundLoop, Release, drive, together
-from selfplay.engines.base import SampleRequest, SampleResult, Scored, ScoreRequest
+from selfplay.engines.base import CacheUse, SampleRequest, SampleResult, ScoreRequest
 from selfplay.engines.circuit import Circuit
 from selfplay.engines.endpoints import HttpTransport, Transport
 from selfplay.engines.logprob_scale import TOP, unscaled
@@ -91,7 +91,7 @@ class SglangEngine:
             length for info in self._info for length in (info.get("context_length"), info.get("max_total_tokens"))
         ]
         self.context_length = min((length for length in lengths if isinstance(length, int)), default=None)
-        self.scored = Scored()
+        self.scored = CacheUse()
         self._unscaled: bool | None = None
         self._probing = asyncio.Lock()
         self._primers: dict[str, asyncio.Task[int]] = {}

@@ -7,7 +7,7 @@ from itertools import islice
 from typing import Any
 
 from selfplay.core import Sampling
-from selfplay.engines.base import Reading, SampleRequest, SampleResult, ScoreRequest
+from selfplay.engines.base import CacheUse, Reading, SampleRequest, SampleResult, ScoreRequest
 from selfplay.errors import EngineError
 from selfplay.terminal import one_line
 
@@ -102,6 +102,7 @@ class TransformersEngine:
 
         # Even without room pages are computed as such, so that room changes no number.
         self._pages = Pages(page_tokens or (128 if self._model.device.type == "cpu" else 512), page_bytes)
+        self.prompted = CacheUse()
         self._bytes_per_token = _bytes_per_token(config, self._model.dtype.itemsize)
 
     def describe(self) -> dict[str, Any]:
@@ -240,9 +241,12 @@ class TransformersEngine:
         with self._torch.inference_mode():
             rows: Rows
             if self.branched:
+                held = [self._pages.held(prompt) for prompt in prompts]
                 rows = BranchedRows(self._model, prompts, counts, self._pages, self._state_layer)
+                self.prompted.cached += sum(map(max, held, rows.cached))
             else:
                 rows = RepeatedRows(self._model, prompts[0], counts[0], self._state_layer)
+            self.prompted.tokens += sum(map(len, prompts))
             return decode_batch(rows, batch, sampling, limits, self._eos, self._tokenizer, self._state_tokens)
 
     def _score_batches(

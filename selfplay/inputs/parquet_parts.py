@@ -58,7 +58,9 @@ def parquet_rows(place: Path, name: str, rows: int = ROWS) -> Iterator[Callable[
             whole = parts[0]
             if len(parts) > 1:
                 whole = Path(folder) / "whole.parquet"
-                pl.concat([pl.scan_parquet(part) for part in parts], how="diagonal_relaxed").sink_parquet(whole)
+                pl.concat([pl.scan_parquet(part) for part in parts], how="diagonal_relaxed").sink_parquet(
+                    whole, row_group_size=rows
+                )
         if device:
             with open(whole, "rb") as read, open(place, "wb") as write:
                 shutil.copyfileobj(read, write)

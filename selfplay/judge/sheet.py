@@ -12,7 +12,7 @@ import importlib.resources
 import io
 import json
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -112,8 +112,12 @@ def cell(text: str) -> str:
     return f"'{text}" if text.lstrip(" ").startswith(FORMULA) else text
 
 
-def as_html(items: Sequence[dict[str, Any]]) -> bytes:
-    """The sheet as one page that needs nothing else: no address is loaded, and all text goes in as text."""
+def as_html(items: Sequence[dict[str, Any]], marks: Mapping[str, Mapping[str, Any]] | None = None) -> bytes:
+    """The sheet as one page that needs nothing else: no address is loaded, and all text goes in as text.
+
+    Args:
+        marks: By id, of a server that the page gets these from and sends every new one to, at `mark` beside it.
+    """
     shown = [
         {
             "id": item["id"],
@@ -126,12 +130,14 @@ def as_html(items: Sequence[dict[str, Any]]) -> bytes:
         "items": shown,
         "labels": [{"name": label.value, "definition": label.definition} for label in PRECEDENCE],
         "rubric": rubric(),
+        "marks": None if marks is None else list(marks.items()),
     }
     # Inside a script element only `<` could end it; U+2028 and lone surrogates go as escapes.
     text = json.dumps(data, ensure_ascii=True).replace("<", "\\u003c")
     page = importlib.resources.files("selfplay.judge").joinpath("sheet.html").read_text("utf-8")
     head, mark, tail = page.partition("{{data}}")
     assert mark  # noqa: S101 - ours, beside this file
+    head = head.replace("{{connect}}", "'none'" if marks is None else "'self'")
     return f"{head}{text}{tail}".encode()
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from selfplay.core import Message, Prompt
-from selfplay.prompting.headers import TURN, plain, read_headers
+from selfplay.prompting.headers import FIRST, TURN, plain, read_headers
 from selfplay.prompting.jinja import TemplateError
 from selfplay.prompting.tokenizer import Tokenizer
 from selfplay.prompting.variants import lost, variants
@@ -51,15 +51,30 @@ class ChatTemplate:
         """
         if not messages or messages[-1].get("role") != "assistant":
             raise TemplateError(f"{self.tokenizer.model}: the context must end with an assistant message")
-        rest = [message for message in messages if message.get("role") not in SYSTEM_ROLES]
-        if system == "keep":
-            return self._prompt(self._cut(messages))
-        if system == "drop":
-            return self._prompt(self._cut(rest))
-        text = self._cut([plain("system", system), *rest])
-        if system.strip() not in text:
-            raise TemplateError(f"{self.tokenizer.model}: the chat template leaves out the system message")
-        return self._prompt(text)
+        return self._prompt(self._context(messages, system))
+
+    def answer_prompt(self, messages: Sequence[Message], system: str = "keep") -> Prompt:
+        """What the template puts before the assistant's answer, as it shows that answer once the dialogue has gone on.
+
+        So the prompt of the next user turn begins with this one and the answer, token for token, and a prefix cache
+        serves it. Where a template adds something only to the last answer, such as an opened block of thinking, this
+        prompt is without it.
+
+        Args:
+            messages: A conversation that ends with the user, or with a tool's result.
+            system: As `user_prompt`.
+
+        Raises:
+            TemplateError: As `user_prompt`.
+        """
+        if not messages or messages[-1].get("role") not in ("user", "tool"):
+            raise TemplateError(f"{self.tokenizer.model}: the context must end with a user message")
+        return self._prompt(self._context(messages, system))
+
+    def next_prompt(self, messages: Sequence[Message], system: str = "keep") -> Prompt:
+        """The prompt of whoever speaks next: the user behind an answer, else the assistant."""
+        answered = bool(messages) and messages[-1].get("role") == "assistant"
+        return self.user_prompt(messages, system) if answered else self.answer_prompt(messages, system)
 
     def assistant_prompt(self, messages: Sequence[Message], system: str = "keep") -> Prompt | None:
         """The same context, then the assistant header; None where the family has none apart (Mistral).
@@ -94,8 +109,20 @@ class ChatTemplate:
         ids = self.tokenizer.encode(text.rstrip(" ") if self._joins_space else text)
         return Prompt(text, tuple(ids), self.headers.stop, self.headers.stop_token_ids)
 
+    def _context(self, messages: Sequence[Message], system: str) -> str:
+        """Text before the next message, with the system message that `system` says."""
+        rest = [message for message in messages if message.get("role") not in SYSTEM_ROLES]
+        if system == "keep":
+            return self._cut(messages)
+        if system == "drop":
+            return self._cut(rest)
+        text = self._cut([plain("system", system), *rest])
+        if system.strip() not in text:
+            raise TemplateError(f"{self.tokenizer.model}: the chat template leaves out the system message")
+        return text
+
     def _cut(self, messages: Sequence[Message]) -> str:
-        """Text before a user message that follows `messages`."""
+        """Text before the message that follows `messages`."""
         try:
             return self._before_turn(messages)
         except TemplateError as error:
@@ -114,8 +141,11 @@ class ChatTemplate:
         sentinel = TURN
         while any(sentinel in str(message) for message in messages):
             sentinel += "q"
+        ahead = [plain("user", sentinel)]
+        if messages[-1].get("role") != "assistant":
+            ahead = [plain("assistant", sentinel), plain("user", FIRST)]
         problems: list[TemplateError] = []
-        for shape in variants([*messages, plain("user", sentinel)], self.headers.as_parts):
+        for shape in variants([*messages, *ahead], self.headers.as_parts):
             try:
                 text = self.tokenizer.render(shape)
             except TemplateError as error:
@@ -124,6 +154,6 @@ class ChatTemplate:
             missing = lost(shape, text)
             if missing is None and text.count(sentinel) == 1:
                 return text.partition(sentinel)[0]
-            what = missing or "loses the next user message"
+            what = missing or f"loses the next {ahead[0]['role']} message"
             problems.append(TemplateError(f"{self.tokenizer.model}: the chat template {what}"))
         raise problems[0]
