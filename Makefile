@@ -40,7 +40,7 @@ unit: models
 	$(PYTEST) -n 2 -m 'not integration and not trial'
 
 integration: models sglang
-	$(PYTEST) -m 'integration and not trial'
+	OMP_NUM_THREADS=1 $(PYTEST) -n 2 --dist loadgroup -m 'integration and not trial' --durations=12
 
 test: lint unit integration
 

@@ -13,6 +13,14 @@ from tests.conftest import model_folder
 from tests.integration import sglang_cpu
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Two workers share the tests: one server serves all that need it, and what a file sets up is set up once."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents and isinstance(item, pytest.Function):
+            with_server = {"sglang_server", "sglang_python"} & {*item.fixturenames}
+            item.add_marker(pytest.mark.xdist_group("sglang" if with_server else item.path.name))
+
+
 @pytest.fixture(scope="session")
 def smollm2() -> str:
     """As in unit tests, and fetched where it is not there."""
