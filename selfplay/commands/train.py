@@ -92,8 +92,8 @@ def command(
 
     JUDGED is a folder with contexts.jsonl and judged_turns.jsonl in the form of filters/judged, or a file that
     `selfplay judge` or `selfplay annotate` wrote. Signals are measured with the embedded SmolLM2-135M and MiniLM, a
-    quarter of an hour for 4,000 turns on a CPU, or with --scorer-model; what is learned is recorded with them. Ranking weights are
-    learned by `selfplay train-ranker`, from the same --signals.
+    quarter of an hour for 4,000 turns on a CPU, or with --scorer-model; what is learned is recorded with them. Ranking
+    weights are learned by `selfplay train-ranker`, from the same --signals.
 
     Figures are of turns in conversations the figure's rules were not learned from. A rule is certified when the exact
     95 % lower bound of its precision on the conversations kept apart reaches --min-precision.
