@@ -119,7 +119,7 @@ def filter_table(table: pl.DataFrame, how: Filtering) -> tuple[pl.DataFrame, lis
     refuse_uncalibrated(how, statistics)
     rejects = None if how.keeping.everything else "rejected"
     lines = [*measurer.notes, *statistics.lines(rules, how.generator, how.primed, rejects)]
-    return found.with_columns(measured.select(pl.col(STATE))) if STATE in measured.columns else found, lines
+    return found.with_columns(measured[STATE]) if STATE in measured.columns else found, lines
 
 
 def measuring(rules: Rules, tiers: str, scorer: str | None) -> Measurer:
