@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,8 @@ class Conversations:
         with ExitStack() as stack:
             place = out or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="selfplay-")), "run")
             call("sample", [self._given.path], {"quiet": True, **options, "out": place})
-            return folder(place).turns()
+            turns = folder(place).turns()
+            return turns if out else replace(turns, folder=None)
 
     def run(self, out: Source, **options: Any) -> Folder:
         """Samples, filters, ranks and chooses into a folder, as `selfplay run` does: the whole of it at once.

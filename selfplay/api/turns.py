@@ -40,7 +40,7 @@ RANKED = (*ranking.ADDED, "part_cross", "rank_explanation", *ranking.CHOSEN)
 
 @dataclass(frozen=True, slots=True)
 class States:
-    """The scorer's hidden states after a layer, too long to show: of the rows of `table`, and of `rejected` if known."""
+    """The scorer's hidden states after a layer, too long to show: of the table's rows, and of the rejected if known."""
 
     layer: int | None
     turns: pl.Series
@@ -230,14 +230,17 @@ class Turns:
     def _measured(
         self, table: pl.DataFrame, layer: int | None, scorer: str | None, cross: str | None, rejected: bool = False
     ) -> pl.DataFrame:
-        """Turns with their contexts and those signals that the models asked for have measured; `rejected_for` stays with
-        the rejected."""
+        """Turns with their contexts and those signals that the models asked for have measured.
+
+        Args:
+            rejected: The table is `rejected`, which keeps its `rejected_for`.
+        """
         ranked = [name for name in RANKED if not (rejected and name == "rejected_for")]
         table = tables.with_context(table.drop(ranked, strict=False), self.sites)
         states = self._states
         # A column that is known for some rows only would not be measured for the others.
         if states and states.layer == layer and (states.rejected is not None or self.rejected.is_empty()):
-            table = table.with_columns((states.rejected if rejected else states.turns))
+            table = table.with_columns(states.rejected if rejected else states.turns)
         if scorer != self._select.get("scorer_model"):
             table = table.drop([name for tier in SCORED for name in SIGNALS[tier]], strict=False)
         if cross != self._select.get("cross_encoder"):
