@@ -11,7 +11,7 @@ from typing import Any
 
 import selfplay
 
-SMALL = {"model": "smollm2-135m", "n": 4, "max_tokens": 24, "limit": 3}
+SMALL = {"model": "smollm2-135m", "n": 6, "max_tokens": 32, "limit": 2, "seed": 3}
 
 
 def main(conversations: Any, out: Path, how: Any = SMALL, tiers: str = "auto") -> None:

@@ -16,8 +16,8 @@ PROMPTS = [
 SMALL = {
     "model": "smollm2-135m",
     "rounds": 1,
-    "n": 4,
-    "max_tokens": 24,
+    "n": 8,
+    "max_tokens": 32,
     "assistant_max_tokens": 48,
     "allow_cut_answers": True,
 }
