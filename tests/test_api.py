@@ -176,9 +176,14 @@ def test_what_filter_takes_out_is_kept_for_pairs_and_labels(tmp_path: Path) -> N
             for name in ("whole", "less")
         ]
         assert rows[0] == rows[1] != []
-    again = kept.filter(rules="text", keep_above=0.99)
-    assert len(again) == 0
-    assert len(again.rejected) == len(labelled)
+    none = kept.filter(rules="text", keep_above=0.99)
+    assert len(none) == 0
+    assert len(none.rejected) == len(labelled)
+    ranked = none.rank(tiers="text")
+    assert ranked.chosen() == []
+    assert ranked.export(tmp_path / "none", "kto") == {"kto": {"train": 9}}  # the faults are there to learn from
+    with pytest.raises(selfplay.UsageError, match=r"^the turns: there is no turn to export as dpo"):
+        ranked.export(tmp_path / "no pairs", "dpo")
 
 
 def test_signals_are_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -211,13 +212,22 @@ class Turns:
         Raises:
             UsageError: The turns are not filtered and ranked; else as there.
         """
-        with tempfile.TemporaryDirectory(prefix="selfplay-") as place:
-            return self.save(Path(place, "turns")).export(out, format, **options)
+        with self._saved() as saved:
+            return saved.export(out, format, **options)
 
     def report(self, out: Source = "report.html", **options: Any) -> Path:
         """Writes a page about the turns; see `Folder.report`. Raises UsageError where they are not ranked."""
+        with self._saved() as saved:
+            return saved.report(out, **options)
+
+    @contextmanager
+    def _saved(self) -> Iterator[Folder]:
         with tempfile.TemporaryDirectory(prefix="selfplay-") as place:
-            return self.save(Path(place, "turns")).report(out, **options)
+            saved = self.save(Path(place, "turns"))
+            try:
+                yield saved
+            except UsageError as error:  # which tells where, and nobody knows of that place
+                raise UsageError(str(error).replace(str(saved.path), "the turns")) from None
 
     @property
     def _select(self) -> dict[str, Any]:
@@ -249,7 +259,7 @@ class Turns:
 
     def _must_be_chosen(self) -> None:
         for name, step in (("label", "filter()"), ("selected", "rank(select=1)")):
-            if name not in self.table.columns or not self.table[name].count():
+            if name not in self.table.columns or (len(self) and not self.table[name].count()):
                 raise UsageError(f"the turns are not chosen yet: {step} comes first, as in turns.filter().rank()")
 
     def _with_rejected(self) -> pl.DataFrame:
