@@ -43,7 +43,7 @@ def chosen_row(site: Mapping[str, Any], turn: Mapping[str, Any], several: bool =
     """
     messages = json.loads(site["messages"])
     row = {
-        "id": f"{site['site_id']}/{turn['temperature']:g}/{turn['sample']}" if several else site["site_id"],
+        "id": f"{site['site_id']}/{draw_name(turn)}" if several else site["site_id"],
         "conversation_id": site["conversation_id"],
         "messages": [*messages, {"role": "user", "content": turn["turn"]}],
         "prompt": flip(messages),
@@ -53,6 +53,12 @@ def chosen_row(site: Mapping[str, Any], turn: Mapping[str, Any], several: bool =
         "reference": site["next_user"],
     }
     return with_extra(row, json.loads(site["extra"]))
+
+
+def draw_name(turn: Mapping[str, Any]) -> str:
+    """Tells a turn from others of its site: temperature and sample, or the latter where the former is not known."""
+    drawn = turn["temperature"]
+    return str(turn["sample"]) if drawn is None else f"{drawn:g}/{turn['sample']}"
 
 
 def with_extra(row: dict[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:

@@ -75,39 +75,84 @@ def filter_file(source: str, out: str, how: Filtering, quarantine: Quarantine) -
     rejects = rejects_beside(source, out, how, quarantine)
     statistics = Statistics(_asked_for_text(how))
     columns = (*ADDED, "explanation") if how.explain else ADDED
-    if how.scorer_model and not {*SCORED} & rules.tiers & {*CHOICES[tiers]}:
-        raise UsageError("--scorer-model: nothing is scored with these --rules and --tiers; leave it out")
+    refuse_idle_scorer(how, rules, tiers)
     found = (take_from_rows(table, CARRIED) for table in iter_turn_rows(source, quarantine))
     scorer, rows = scorer_for(how.scorer_model, found)
     with ExitStack() as stack:
-        measurer = stack.enter_context(
-            Measurer(
-                CHOICES[tiers],
-                {"rules": rules.models},
-                optional=tiers == "auto",
-                reads=rules.tiers,
-                models=SignalModels(scorer),
-                layer=rules.layer,
-            )
-        )
+        measurer = stack.enter_context(measuring(rules, tiers, scorer))
         keep = stack.enter_context(turn_row_writer(out, columns))
         # Entered last and so finished first: no row is gone from OUT before the rejects are safe.
         reject = stack.enter_context(turn_row_writer(rejects, (*columns, "rejected_for"))) if rejects else None
         for table in map(measurer, rows):
-            features = compute(table)
-            table = how.keeping.rejected_for(label(table, rules, features).drop(STATE, strict=False))
-            if how.explain:
-                table = table.with_columns(explanation(table, rules, features))
+            table, features = labelled(table, rules, how)
             statistics.add(table, features)
             keep(table.filter(pl.col("rejected_for").is_null()))
             if reject:
                 reject(table.filter(pl.col("rejected_for").is_not_null()))
         quarantine.check()
-        if how.keeping.above is not None and statistics.rows and not statistics.calibrated:
-            raise UsageError("--keep-above: these rules have no calibration, so that p_genuine is not known")
+        refuse_uncalibrated(how, statistics)
     yield from measurer.notes
     yield from statistics.lines(rules, how.generator, how.primed, rejects)
     yield from left_out(quarantine)
+
+
+def filter_table(table: pl.DataFrame, how: Filtering) -> tuple[pl.DataFrame, list[str]]:
+    """Labels turns that are in memory already: all of them, `rejected_for` being null for those that stay.
+
+    Args:
+        table: As `selfplay.tables.with_context` makes it, with whatever signals are known.
+
+    Returns:
+        The table with signals and labels, `STATE` too where it was measured; and lines about what was done.
+
+    Raises:
+        UsageError, SelfplayError: As `filter_file`.
+    """
+    rules, tiers = chosen_rules(how.rules, how.tiers)
+    refuse_idle_scorer(how, rules, tiers)
+    scorer, tables = scorer_for(how.scorer_model, [table])
+    with measuring(rules, tiers, scorer) as measurer:
+        measured = measurer(next(tables))
+    found, features = labelled(measured, rules, how)
+    statistics = Statistics(_asked_for_text(how))
+    statistics.add(found, features)
+    refuse_uncalibrated(how, statistics)
+    rejects = None if how.keeping.everything else "rejected"
+    lines = [*measurer.notes, *statistics.lines(rules, how.generator, how.primed, rejects)]
+    return found.with_columns(measured[STATE]) if STATE in measured.columns else found, lines
+
+
+def measuring(rules: Rules, tiers: str, scorer: str | None) -> Measurer:
+    """Measures what these rules read and rows lack, where `tiers` asks for it."""
+    return Measurer(
+        CHOICES[tiers],
+        {"rules": rules.models},
+        optional=tiers == "auto",
+        reads=rules.tiers,
+        models=SignalModels(scorer),
+        layer=rules.layer,
+    )
+
+
+def labelled(table: pl.DataFrame, rules: Rules, how: Filtering) -> tuple[pl.DataFrame, Features]:
+    """Measured turns with `ADDED`, `rejected_for` and `explanation` where it is asked for, and their features."""
+    features = compute(table)
+    table = how.keeping.rejected_for(label(table, rules, features).drop(STATE, strict=False))
+    if how.explain:
+        table = table.with_columns(explanation(table, rules, features))
+    return table, features
+
+
+def refuse_idle_scorer(how: Filtering, rules: Rules, tiers: str) -> None:
+    """Raises UsageError where a scorer is named and nothing is scored."""
+    if how.scorer_model and not {*SCORED} & rules.tiers & {*CHOICES[tiers]}:
+        raise UsageError("--scorer-model: nothing is scored with these --rules and --tiers; leave it out")
+
+
+def refuse_uncalibrated(how: Filtering, statistics: Statistics) -> None:
+    """Raises UsageError where rows are kept by a `p_genuine` that no row has."""
+    if how.keeping.above is not None and statistics.rows and not statistics.calibrated:
+        raise UsageError("--keep-above: these rules have no calibration, so that p_genuine is not known")
 
 
 def chosen_rules(rules: str | None, tiers: str) -> tuple[Rules, str]:

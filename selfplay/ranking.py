@@ -91,11 +91,32 @@ def rank_file(
         SelfplayError: A tier or model that was asked for by name and cannot measure.
         TooManyBadRows: More bad rows than allowed, decided before anything is written.
     """
-    loaded = load_weights(how.weights)
+    load_weights(how.weights)  # a mistake there ends it before anything is read
     table = read_turn_rows(source, quarantine)
     quarantine.check()
     refuse_unknown(how.explain_ids, table["id"], source)
-    scorer, tables = scorer_for(how.scorer_model, [take_from_rows(table, CARRIED)])
+    ranked, added, lines = rank_table(take_from_rows(table, CARRIED), how, choosing, judge)
+    write_turn_rows(ranked, out, added)
+    yield from lines
+    yield from left_out(quarantine)
+
+
+def rank_table(
+    table: pl.DataFrame, how: Ranking, choosing: Choosing | None = None, judge: JudgeRanking | None = None
+) -> tuple[pl.DataFrame, tuple[str, ...], list[str]]:
+    """Ranks turns that are in memory already.
+
+    Args:
+        table: As `read_turn_rows` or `selfplay.tables.with_context` makes it, with whatever signals are known.
+
+    Returns:
+        The table with what was added, the names of that, and lines about what was done.
+
+    Raises:
+        UsageError, SelfplayError: As `rank_file`.
+    """
+    loaded = load_weights(how.weights)
+    scorer, tables = scorer_for(how.scorer_model, [table])
     learned, models = {"weights": loaded.measured_with}, SignalModels(scorer, how.cross_encoder)
     auto = how.tiers == "auto"
     measuring = Measurer(
@@ -108,11 +129,10 @@ def rank_file(
     )
     with measuring as measurer:
         table = measurer(next(tables))
-        yield from measurer.notes
         if how.control:
             table = measurer.control(table)
     ranked = rerank.rank(with_wording(table), loaded)
-    told = list(pages(ranked, loaded, how.explain_ids))
+    told = [*measurer.notes, *pages(ranked, loaded, how.explain_ids)]
     parts = ("part_cross",) if ranked["part_cross"].is_not_null().any() else ()
     if how.explain:
         ranked, parts = explained(ranked, loaded), (*parts, "rank_explanation")
@@ -123,15 +143,13 @@ def rank_file(
         ranked = _chosen(ranked, choosing)
     control = CONTROL_SIGNALS if how.control else ()
     added = (*ADDED, *parts, *control, *(judge.columns if judge else ()), *(CHOSEN if choosing else ()))
-    written = write_turn_rows(ranked, out, added)
-    yield from told
     used = ", ".join(sorted(ranked["ranked_with"].unique().to_list())) or "nothing"
-    yield f"{written:,} turns at {table['site_id'].n_unique():,} sites ranked with {used}"
+    told.append(f"{len(ranked):,} turns at {table['site_id'].n_unique():,} sites ranked with {used}")
     if judge:
-        yield from judge.report()
+        told += judge.report()
     if choosing is not None:
-        yield from _about(ranked, choosing.diversity)
-    yield from left_out(quarantine)
+        told += _about(ranked, choosing.diversity)
+    return ranked, added, told
 
 
 def _chosen(ranked: pl.DataFrame, choosing: Choosing) -> pl.DataFrame:

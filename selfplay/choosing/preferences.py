@@ -20,7 +20,7 @@ import polars as pl
 from rerank.diversity import same_text
 from rerank.rank import merit
 from selfplay.choosing.selection import UNBARRED
-from selfplay.dataset import flip, write_lines
+from selfplay.dataset import draw_name, flip, write_lines
 from selfplay.results import Results, Tables
 from selfplay.runs import Run
 
@@ -83,7 +83,7 @@ def pair_row(
     Scores are what the site was ranked by, `p_genuine` times `groundedness`; `margin` is their difference.
     """
     return {
-        "id": f"{site['site_id']}/{kind}/{worse['temperature']:g}/{worse['sample']}",
+        "id": f"{site['site_id']}/{kind}/{draw_name(worse)}",
         "site_id": site["site_id"],
         "conversation_id": site["conversation_id"],
         "kind": kind,

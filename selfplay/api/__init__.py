@@ -1,0 +1,1 @@
+"""The verbs as functions and objects: thin, with the verbs' own options, defaults and checks."""
