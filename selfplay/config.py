@@ -60,7 +60,7 @@ class SelectConfig:
     """How candidates are measured, filtered, ranked and chosen.
 
     Attributes:
-        scorer_model: What was named to measure likelihoods; None is the shipped one.
+        scorer_model: What was named to score turns; None is the shipped one.
         select: Turns chosen per site, at most.
         diversity: What redundancy weighs against merit, 0..1.
     """

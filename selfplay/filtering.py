@@ -50,7 +50,7 @@ class Filtering:
         rejects: Where rows go that do not stay; None is beside `out`.
         generator: Model that wrote the turns, to tell whether turns of it were judged.
         primed: The turns were asked for by instruction.
-        scorer_model: Measures the likelihoods; None is the shipped one, `self` what wrote the turns.
+        scorer_model: Scores turns; None is the shipped one, `self` what wrote the turns.
     """
 
     rules: str | None = None

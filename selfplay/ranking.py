@@ -46,7 +46,7 @@ class Ranking:
     Attributes:
         weights: A file; None is the shipped one.
         tiers: As `--tiers`.
-        scorer_model: Measures the likelihoods; None is the shipped one, `self` what wrote the turns.
+        scorer_model: Scores turns; None is the shipped one, `self` what wrote the turns.
         cross_encoder: Measures the cross tier; None leaves it out.
         control: Also measures the control signals, which no weights read.
         explain: Adds the column `rank_explanation`.

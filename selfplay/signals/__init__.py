@@ -1,1 +1,1 @@
-"""Signals that need a model: embedding cosines and likelihoods, measured for filters and rerank."""
+"""Signals that need a model: cosines, hidden states and likelihoods, measured for filters and rerank."""

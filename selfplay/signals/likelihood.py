@@ -16,8 +16,8 @@ A fifth pass is only for a control that nobody needs by default (`CONTROL`): the
 site. A turn that gains as much from this answer as from any is not a reaction to it; what both have in common, such
 as that an answer stands there at all, first - second counts and this does not.
 
-The first pass also passes the states by that a probe reads (`STATE`): where rules ask for it, the mean over the turn's
-tokens of the scorer's hidden state after one layer is kept. It costs no further pass.
+The tier `state` is the first pass alone, and of it what a probe reads (`STATE`): the mean over the turn's tokens of the
+scorer's hidden state after one layer.
 """
 
 from __future__ import annotations
