@@ -70,7 +70,8 @@ def check_dataset(folder: Path, sites: int, n: int) -> None:
 
 
 def test_run_with_the_embedded_models_and_all_signals(tmp_path: Path) -> None:
-    options = ("run", EXAMPLES, "-o", tmp_path / "out", "--n", 3, "--limit", 4, "--max-tokens", 24, "--seed", 1)
+    few = ("--n", 3, "--limit", 4, "--max-tokens", 24, "--tiers", "all", "--seed", 1)
+    options = ("run", EXAMPLES, "-o", tmp_path / "out", *few)
     done = selfplay(*options)
     check_dataset(tmp_path / "out", 4, 3)
     turns = candidates(tmp_path / "out")
@@ -80,6 +81,9 @@ def test_run_with_the_embedded_models_and_all_signals(tmp_path: Path) -> None:
     assert 0 < cut.sum() < len(cut)
     for signal in ("answer_pmi", "role_ratio"):
         assert (spoken[signal].is_null() == cut).all(), "what will not be chosen is not scored"
+    assert set(spoken.filter(cut)["rule_set"]) == {"text"}
+    assert "full" in set(spoken.filter(~cut)["rule_set"]), "which reads the state"
+    assert spoken.filter(~cut)["ranked_with"].str.contains("state").all()
     assert turns["seed"].is_not_null().all()
     assert "estimated genuine, selected" in done.stderr
     before = (tmp_path / "out" / "chosen.jsonl").stat().st_mtime_ns, candidates(tmp_path / "out")

@@ -49,7 +49,7 @@ def test_states_are_those_of_transformers(smollm2, plain):
     template = ChatTemplate(load_tokenizer(smollm2))
     engine = TransformersEngine(smollm2)
     table = pl.DataFrame({"turn": TURNS, "messages": json.dumps(MESSAGES)})
-    both = measure(table, {"likelihood"}, scorer=engine, template=template, layer=LAYER)
+    both = measure(table, {"state", "likelihood"}, scorer=engine, template=template, layer=LAYER)
     alone = measure(table, {"state"}, scorer=engine, template=template, layer=LAYER)
     prefix = template.user_prompt(MESSAGES).token_ids
     assert both["turn_state"].is_null().to_list() == alone["turn_state"].is_null().to_list() == [False] * 3 + [True]
