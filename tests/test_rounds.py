@@ -302,16 +302,17 @@ def test_what_judging_raises_ends_the_run_and_the_next_start_goes_on(tmp_path: P
 def test_a_deleted_part_is_made_anew(tmp_path: Path, kind: str, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sampling, "COHORT_GROUPS", 2)
     monkeypatch.setattr(sampling, "FLUSH_SITES", 4)
+    few = SITES[:16]
     if place == "rounds":
         with pytest.raises(Killed):
-            start(tmp_path, ScriptedEngine(4, dying_at(60)))
+            start(tmp_path, ScriptedEngine(4, dying_at(24)), sites=few)
     else:
-        start(tmp_path, ScriptedEngine(4))
+        start(tmp_path, ScriptedEngine(4), sites=few)
     parts = sorted((tmp_path / place / kind).glob("*.parquet"))
     assert parts
     parts[0].unlink()
-    start(tmp_path, ScriptedEngine(4))
-    start(tmp_path / "whole", ScriptedEngine(4))
+    start(tmp_path, ScriptedEngine(4), sites=few)
+    start(tmp_path / "whole", ScriptedEngine(4), sites=few)
     assert sorted(outcome(tmp_path)) == sorted(outcome(tmp_path / "whole"))
 
 
